@@ -9,14 +9,13 @@ mod upgrade;
 pub(crate) use upgrade::upgrade;
 
 use crate::args::{Global, Roll};
-use crate::change::refuse;
 use crate::connect::{Place, SiteClient, place};
 use crate::install::lock;
 use crate::machines::Machines;
 use crate::output::Exit;
 use anyhow::{Context as _, bail};
 use gaiola_control::ssh::quote;
-use gaiola_core::roll::{Purpose, Turn, turns};
+use gaiola_core::roll::{NoTurn, Purpose, Turn, turns};
 use gaiola_model::inventory::Host;
 use gaiola_model::status::Status;
 use rolling::{Plan, Rolling, Work, agree};
@@ -34,13 +33,13 @@ pub(crate) fn roll(global: &Global, roll: &Roll) -> anyhow::Result<Exit> {
     );
     let turns = match turns {
         Ok(turns) => turns,
-        Err(why) => return refuse(global, &why.into()),
+        Err(why) => return Ok(no_turn(&why)),
     };
     agree(global, &turns)?;
     let plan = Plan {
         doing: "gaiola roll",
         again: format!("gaiola roll{}", if roll.reboot { " --reboot" } else { "" }),
-        then: then(&roll.command),
+        then: Some(then(&roll.command)),
         turns,
         status,
     };
@@ -48,7 +47,17 @@ pub(crate) fn roll(global: &Global, roll: &Roll) -> anyhow::Result<Exit> {
         words: roll.command.clone(),
         reboot: roll.reboot,
     };
-    Rolling::start(global, site, &roll.of.file, plan)?.run(&work)
+    Rolling::start(global, site, plan)?.run(&work)
+}
+
+/// Says why nothing begins.
+fn no_turn(why: &NoTurn) -> Exit {
+    eprint_line!("gaiola: {why}");
+    match why {
+        NoTurn::NotHealthy(_) => Exit::Degraded,
+        NoTurn::Unknown { .. } => Exit::Usage,
+        NoTurn::Aside { .. } => Exit::ChangeUnderWay,
+    }
 }
 
 /// What follows the machines on the command line.

@@ -15,3 +15,6 @@ pub use whole::{Before, Stage, Whole, missing};
 pub const fn may_go_back(schema: u64, documents: u64) -> bool {
     documents <= schema
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,9 +4,9 @@ use crate::exec::command_line;
 use crate::output;
 use anyhow::{Context as _, bail};
 use gaiola_control::ssh::Ssh;
+use gaiola_model::SiteName;
 use gaiola_model::inventory::Host;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
@@ -28,11 +28,11 @@ pub(super) async fn over_ssh(ssh: &Ssh, words: &[String]) -> anyhow::Result<Comm
 }
 
 /// On a server of the lab.
-pub(super) fn in_lab(server: &Host, file: &Path, words: &[String]) -> anyhow::Result<Command> {
+pub(super) fn in_lab(site: &SiteName, server: &Host, words: &[String]) -> anyhow::Result<Command> {
     let own = std::env::current_exe().context("cannot find this program's path")?;
     let mut command = Command::new(own);
-    command.arg("exec").arg("-f").arg(file).arg(&server.0);
-    command.arg("--").args(words);
+    command.args(["--site", site.as_str(), "exec", &server.0, "--"]);
+    command.args(words);
     Ok(command)
 }
 

@@ -53,6 +53,10 @@ impl Exchange {
             .collect();
         let mut left = Vec::new();
         for turn in turns {
+            // A spare machine that nothing was installed on has nothing to exchange.
+            if turn.servers.is_empty() && !self.previous.contains_key(&turn.host) {
+                continue;
+            }
             let is_this = self.previous.get(&turn.host).map(String::as_str) == Some(self.version());
             let ssh = machines.get(&turn.host).context("no machine")?;
             let older = runtime.block_on(self.older(ssh, &turn, self.version()));
@@ -174,18 +178,18 @@ fn scripts(site: &SiteName, servers: &[ServerName]) -> Vec<String> {
     scripts
 }
 
-/// Prints the units whose process is not this program, and `the proxies` where fewer run it than there are servers with one.
+/// Prints the units whose process is not this program, and the servers with proxies of which none is.
 fn looking(servers: &[ServerName], path: &str) -> String {
     let names: Vec<String> = units(servers).into_iter().map(|(unit, _)| unit).collect();
-    let has_proxy = |server: &&ServerName| matches!(server.tier, Tier::Balancer | Tier::Web);
-    let proxies = servers.iter().filter(has_proxy).count();
+    let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
     format!(
         "for unit in {units}; do pid=$(systemctl show -p MainPID --value $unit.service); \
-         [ \"$(readlink /proc/$pid/exe)\" = {path} ] || echo $unit; done; n=0; \
-         for exe in /proc/[0-9]*/exe; do [ \"$(readlink $exe 2>/dev/null)\" = {path} ] || continue; \
-         [ \"$(tr '\\0' '\\n' <${{exe%exe}}cmdline 2>/dev/null | sed -n 2p)\" = proxy ] && n=$((n+1)); done; \
-         [ $n -ge {proxies} ] || echo the proxies",
+         [ \"$(readlink /proc/$pid/exe)\" = {path} ] || echo $unit; done; \
+         for server in {servers}; do runs=; for of in $(grep -lzs \"[/]$server/proxy[.]sock\" /proc/[0-9]*/cmdline); do \
+         [ \"$(readlink ${{of%cmdline}}exe)\" = {path} ] && runs=new || runs=${{runs:-old}}; [ $runs = old ] || break; done; \
+         [ \"$runs\" != old ] || echo \"the proxy of $server\"; done",
         units = names.join(" "),
+        servers = servers.join(" "),
     )
 }
 
@@ -218,9 +222,6 @@ mod tests {
             .output();
         let said = String::from_utf8(ran.unwrap().stdout).unwrap();
         let lines: Vec<&str> = said.lines().collect();
-        assert_eq!(
-            lines,
-            ["gaiola-machine", "gaiola-agent@web1", "the proxies"]
-        );
+        assert_eq!(lines, ["gaiola-machine", "gaiola-agent@web1"]);
     }
 }

@@ -16,7 +16,6 @@ use gaiola_model::placement::Aside;
 use gaiola_model::status::Status;
 use gaiola_net::client::Request;
 use std::io::{BufRead as _, IsTerminal as _};
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -38,8 +37,8 @@ pub(super) struct Plan {
     pub(super) doing: &'static str,
     /// The command line to go on with: what comes before the machines,
     pub(super) again: String,
-    /// and after them; empty: it names none.
-    pub(super) then: String,
+    /// and after them; `None`: it names none.
+    pub(super) then: Option<String>,
     pub(super) turns: Vec<Turn>,
     /// How the site is before it begins.
     pub(super) status: Status,
@@ -73,13 +72,14 @@ pub(super) fn agree(global: &Global, turns: &[Turn]) -> anyhow::Result<()> {
 /// Turns of a site that is locked for them.
 pub(super) struct Rolling<'a> {
     global: &'a Global,
-    file: PathBuf,
     started: Instant,
     runtime: Option<Runtime>,
     site: RunningSite,
     plan: Plan,
     before: Before,
     locks: Vec<lock::Lock>,
+    /// Whether something was done to the machine whose turn it is.
+    begun: bool,
 }
 
 /// What a failed turn has left.
@@ -94,7 +94,6 @@ impl<'a> Rolling<'a> {
     pub(super) fn start(
         global: &'a Global,
         mut site: RunningSite,
-        file: &Path,
         plan: Plan,
     ) -> anyhow::Result<Self> {
         site.connect(&plan.status)?;
@@ -103,13 +102,13 @@ impl<'a> Rolling<'a> {
             .build()?;
         Ok(Self {
             global,
-            file: file.into(),
             started: Instant::now(),
             before: Before::of(&plan.status),
             runtime: Some(runtime),
             site,
             plan,
             locks: Vec::new(),
+            begun: false,
         })
     }
 
@@ -191,11 +190,13 @@ impl<'a> Rolling<'a> {
 
     async fn try_turn(&mut self, turn: &Turn, work: &Work) -> Result<(), (Exit, String)> {
         let failed = |error: anyhow::Error| (Exit::Failed, format!("{error:#}"));
+        self.begun = false;
         self.avoid(turn).await.map_err(failed)?;
         let is_set_aside = !turn.drain.is_empty() || matches!(work, Work::Command { .. });
         if is_set_aside && !turn.servers.is_empty() {
             self.set_aside(turn).await.map_err(failed)?;
         }
+        self.begun = true;
         let calm = match work {
             Work::Command { words, reboot } => {
                 self.command(turn, words).await?;
@@ -223,12 +224,18 @@ impl<'a> Rolling<'a> {
         Ok(())
     }
 
-    /// Returns a machine to traffic after its turn has failed, where it is whole; with the version before, where that was exchanged.
+    /// Returns a machine to traffic after its turn has failed: where nothing was done to it, or it is whole; with the version before,
+    /// where that was exchanged.
     async fn recover(&mut self, turn: &Turn, work: &Work) -> anyhow::Result<()> {
+        if !self.begun {
+            return self.take_back(turn).await;
+        }
         if let Work::Exchange(exchange) = work {
+            // What is not known may be newer than the version before reads.
             let documents = self.status().await.map(|status| status.documents);
             let ssh = self.ssh(turn)?;
-            let back = exchange.end(&ssh, turn, documents.unwrap_or(0)).await?;
+            let back = exchange.end(&ssh, turn, documents.unwrap_or(u64::MAX));
+            let back = back.await?;
             self.say(turn, &back);
         }
         let whole = self.whole(turn, Stage::Aside, SHORT_CALM, RECOVERY).await;
@@ -284,7 +291,7 @@ impl<'a> Rolling<'a> {
                 let ssh = self.ssh(turn).map_err(failed)?;
                 command::over_ssh(&ssh, words).await.map_err(failed)?
             }
-            None => command::in_lab(&turn.host, &self.file, words).map_err(failed)?,
+            None => command::in_lab(&self.site.client.site, &turn.host, words).map_err(failed)?,
         };
         command::run(command, &turn.host, self.global.json)
             .await

@@ -1,7 +1,7 @@
 //! `gaiola upgrade`: exchanges the program of a site's machines for this one, one machine at a time.
 
 use super::exchange::Exchange;
-use super::{Plan, Rolling, RunningSite, Work, agree};
+use super::{Plan, Rolling, RunningSite, Work, agree, no_turn};
 use crate::args::{Global, SiteFile};
 use crate::change::refuse;
 use crate::connect::place;
@@ -27,7 +27,7 @@ pub(crate) fn upgrade(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
     let spare = site.spare(&status);
     let turns = match turns(&status, true, &spare, &[], Purpose::Upgrade) {
         Ok(turns) => turns,
-        Err(why) => return refuse(global, &why.into()),
+        Err(why) => return Ok(no_turn(&why)),
     };
     let mut exchange = Exchange::new(site.client.site.clone(), schema)?;
     let turns = exchange.left(turns)?;
@@ -41,12 +41,12 @@ pub(crate) fn upgrade(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
     let plan = Plan {
         doing: "gaiola upgrade",
         again: "gaiola upgrade".into(),
-        then: String::new(),
+        then: None,
         turns,
         status,
     };
     let work = Work::Exchange(exchange);
-    let exit = Rolling::start(global, site, &of.file, plan)?.run(&work)?;
+    let exit = Rolling::start(global, site, plan)?.run(&work)?;
     if let (Exit::Ok, Work::Exchange(exchange)) = (exit, &work) {
         exchange.forget()?;
     }

@@ -15,8 +15,8 @@ pub struct Ended {
     pub left: Vec<Host>,
     /// What to type to go on, without the machines.
     pub again: String,
-    /// What follows the machines there.
-    pub then: String,
+    /// What follows the machines there; `None`: it names none.
+    pub then: Option<String>,
 }
 
 /// The machine at which it stopped.
@@ -51,15 +51,13 @@ impl fmt::Display for Ended {
             .chain(&self.left)
             .map(|host| host.0.as_str())
             .collect();
-        let named = if self.then.is_empty() {
-            String::new()
-        } else {
-            format!(" {}{}", machines.join(" "), self.then)
-        };
+        let then = self.then.as_ref();
+        let named = then.map(|then| format!(" {}{then}", machines.join(" ")));
         write!(
             f,
-            "\n  once the reason is gone, go on with: {}{named}",
-            self.again
+            "\n  once the reason is gone, go on with: {}{}",
+            self.again,
+            named.unwrap_or_default()
         )
     }
 }
