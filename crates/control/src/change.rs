@@ -188,8 +188,7 @@ impl Work<'_> {
         let changed = if drained {
             new.drained.insert(server)
         } else {
-            aside::forget(&mut new.aside, server);
-            new.drained.remove(&server)
+            aside::forget(&mut new.aside, server) | new.drained.remove(&server)
         };
         if changed {
             store_desired(self.site, &store, at, new).await

@@ -105,14 +105,19 @@ fn members_on(placement: &Placement, aside: &Aside) -> BTreeSet<String> {
     members.map(|member| member.target().to_string()).collect()
 }
 
-/// A server that is returned to traffic by hand is not waited for any more; the last one ends it all.
-pub(super) fn forget(aside: &mut Option<Aside>, server: ServerName) {
-    if let Some(held) = aside {
-        let was_there = held.servers.remove(&server);
-        if was_there && held.servers.is_empty() {
-            *aside = None;
-        }
+/// A server that is returned to traffic by hand is not waited for any more; the last one ends it all. Returns whether that changed
+/// anything.
+pub(super) fn forget(aside: &mut Option<Aside>, server: ServerName) -> bool {
+    let Some(held) = aside else {
+        return false;
+    };
+    let was_there = held.servers.remove(&server);
+    // Of a machine that is alone nothing was drained.
+    let is_over = held.servers.is_empty();
+    if is_over {
+        *aside = None;
     }
+    was_there || is_over
 }
 
 #[cfg(test)]
@@ -128,10 +133,10 @@ mod tests {
             servers: [web, app].into(),
             by: "gaiola roll of root@laptop".into(),
         });
-        forget(&mut aside, other);
-        forget(&mut aside, web);
+        assert!(!forget(&mut aside, other));
+        assert!(forget(&mut aside, web));
         assert_eq!(aside.as_ref().unwrap().servers, [app].into());
-        forget(&mut aside, app);
+        assert!(forget(&mut aside, app));
         assert_eq!(aside, None);
     }
 }

@@ -174,6 +174,20 @@ fn a_machine_that_was_left_set_aside_has_the_first_turn() {
 }
 
 #[test]
+fn what_was_left_set_aside_takes_over_from_the_others_once_it_had_its_turn() {
+    let mut status = site(&[("lb1", "a"), ("lb2", "b")]);
+    status.servers[0].state = ServerState::Drained;
+    status.aside = Some(Aside {
+        host: host("a"),
+        servers: [name("lb1")].into(),
+        by: "gaiola roll of root@laptop".into(),
+    });
+    let turns = roll(&status, &["a", "b"]).unwrap();
+    assert_eq!(turns[1].drain, [name("lb2")].into());
+    assert!(turns.iter().all(|turn| turn.alone.is_empty()));
+}
+
+#[test]
 fn the_next_turn_waits_for_the_standby_and_for_what_was_safe_before() {
     let mut status = site(&THREE);
     let turns = roll(&status, &["c"]).unwrap();

@@ -165,15 +165,20 @@ fn turn(
         Purpose::Command => true,
         Purpose::Upgrade => server.tier == Tier::Database,
     };
+    // What is set aside serves again before the next turn.
+    let is_aside = |server: &ServerStatus| {
+        let aside = status.aside.as_ref();
+        aside.is_some_and(|aside| aside.servers.contains(&server.name))
+    };
     for server in servers.iter().filter(stops) {
         let replaces = |other: &&ServerStatus| {
-            other.tier == server.tier && other.state.serves() && host_of(other, machines) != *host
+            let serves = other.state.serves() || is_aside(other);
+            other.tier == server.tier && serves && host_of(other, machines) != *host
         };
         // What the operator drained before is neither drained for this, nor returned to traffic afterwards.
-        let is_ours = |aside: &gaiola_model::placement::Aside| aside.servers.contains(&server.name);
         let is_drained = matches!(server.state, ServerState::Draining | ServerState::Drained);
         match status.servers.iter().any(|other| replaces(&other)) {
-            _ if is_drained && !status.aside.as_ref().is_some_and(is_ours) => {}
+            _ if is_drained && !is_aside(server) => {}
             true => _ = turn.drain.insert(server.name),
             false => turn.alone.push(server.name),
         }
