@@ -90,7 +90,8 @@ enum StartError {
     Pki(#[from] PkiError),
 }
 
-/// Runs the agent of the server with this directory, until SIGTERM stops the server.
+/// Runs the agent of the server with this directory, until SIGTERM stops the server, or SIGHUP has it make room for the next agent,
+/// which adopts what runs.
 ///
 /// # Errors
 /// If the server's directory cannot be used.
@@ -197,6 +198,7 @@ impl Agent {
 
     async fn run(mut self) -> io::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
         let address = self.boot.location.socket(self.boot.location.ports.agent);
         tokio::task::spawn_local(metrics::serve(address, self.figures.subscribe()));
         loop {
@@ -220,6 +222,7 @@ impl Agent {
                 _ = self.answers.changed() => {}
                 () = sleep_until(deadline) => {}
                 _ = terminate.recv() => return self.stop().await,
+                _ = hang_up.recv() => return self.make_room().await,
             }
         }
     }
@@ -374,6 +377,15 @@ impl Agent {
             key: pki.join(gaiola_net::pki::KEY),
             certificates: self.boot.directories.certificates.clone(),
         }
+    }
+
+    /// Leaves everything running.
+    async fn make_room(mut self) -> io::Result<()> {
+        tracing::info!("ends for another agent to go on");
+        if let Some(balancer) = &mut self.balancer {
+            balancer.end_commands().await;
+        }
+        Ok(())
     }
 
     /// Stops everything on this server: first moves the VIPs away, so that no request is lost.

@@ -96,6 +96,10 @@ pub(crate) enum Command {
     Restart(Restart),
     /// Cut a server's power, or switch it on.
     Power(Power),
+    /// Run a command on every machine, one at a time: drained before, and whole again after it.
+    Roll(Roll),
+    /// Run this version of Gaiola on the site's machines, one at a time.
+    Upgrade(SiteFile),
     /// Show what the processes wrote.
     Logs(Logs),
     /// Run a command on a server.
@@ -320,6 +324,23 @@ pub(crate) struct Exec {
     pub(crate) server: ServerName,
     /// The command and its arguments.
     #[arg(last = true, required = true)]
+    pub(crate) command: Vec<String>,
+}
+
+/// Arguments of `roll`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Roll {
+    /// The site's file.
+    #[command(flatten)]
+    pub(crate) of: SiteFile,
+    /// Only the machines of these tiers and servers, and these machines [default: all].
+    #[arg(value_name = "TIER|SERVER|MACHINE", add = ArgValueCandidates::new(candidates::rolls))]
+    pub(crate) what: Vec<String>,
+    /// Restart each machine after the command.
+    #[arg(long)]
+    pub(crate) reboot: bool,
+    /// The command and its arguments; it runs as root, without a terminal.
+    #[arg(last = true, required_unless_present = "reboot")]
     pub(crate) command: Vec<String>,
 }
 

@@ -29,6 +29,16 @@ pub(crate) fn tiers() -> Vec<CompletionCandidate> {
     candidates(KnownSite::of(&typed()).tiers().map(|tier| tier.to_string()))
 }
 
+/// Every tier, server and machine of the site.
+pub(crate) fn rolls() -> Vec<CompletionCandidate> {
+    let known = KnownSite::of(&typed());
+    let tiers = known.tiers().map(|tier| tier.section().to_string());
+    let machines = known.config.iter().flat_map(|config| &config.machines);
+    let machines = machines.flat_map(|machines| machines.all());
+    let machines = machines.map(|machine| machine.ssh.clone());
+    candidates(tiers.chain(known.server_names()).chain(machines))
+}
+
 /// One server more of each tier; on machines also on each spare one.
 pub(crate) fn sizes() -> Vec<CompletionCandidate> {
     candidates(KnownSite::of(&typed()).sizes())

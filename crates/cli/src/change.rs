@@ -104,7 +104,8 @@ fn said(message: &str) -> String {
     }
 }
 
-async fn follow(
+/// Requests a change, and shows its steps until it has ended.
+pub(crate) async fn follow(
     global: &Global,
     client: &SiteClient,
     change: Change,

@@ -62,6 +62,8 @@ pub(crate) struct SiteClient {
     target: Target,
     /// The machine that answers; `None`: the lab.
     machine: Option<Host>,
+    /// The schema in which it is asked: this program's own, or that of an older site.
+    speaks: u64,
 }
 
 impl SiteClient {
@@ -75,6 +77,7 @@ impl SiteClient {
             state,
             site,
             machine: None,
+            speaks: SCHEMA,
         })
     }
 
@@ -93,6 +96,7 @@ impl SiteClient {
             target,
             site,
             machine: Some(host),
+            speaks: SCHEMA,
         }))
     }
 
@@ -160,6 +164,22 @@ impl SiteClient {
         }
     }
 
+    /// Asks in an older schema from now on: that of a site whose program is exchanged.
+    pub(crate) fn speak(&mut self, schema: u64) {
+        self.speaks = schema.min(SCHEMA);
+    }
+
+    /// Asks another one of these machines from now on: the first that answers.
+    ///
+    /// # Errors
+    /// Where none does.
+    pub(crate) async fn ask_by(&mut self, machines: &Machines) -> anyhow::Result<()> {
+        let found = self.find_again(machines).await?;
+        let (host, target) = found.with_context(|| format!("{} is not up", self.site))?;
+        (self.machine, self.target) = (Some(host), target);
+        Ok(())
+    }
+
     /// Requests a JSON document.
     pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         self.runtime.block_on(self.ask(&Request::get(path)))
@@ -200,10 +220,10 @@ impl SiteClient {
         request: &Request,
         limit: Duration,
     ) -> anyhow::Result<Response> {
-        let numbered = numbered(request);
+        let numbered = self.numbered(request);
         let sent = self.client.request(target, &numbered, limit).await;
         let response = sent.with_context(|| self.cannot_ask())?;
-        understood(request, &response.headers)?;
+        self.understood(request, &response.headers)?;
         Ok(response)
     }
 
@@ -229,10 +249,10 @@ impl SiteClient {
         request: &Request,
         limit: Duration,
     ) -> anyhow::Result<Stream> {
-        let numbered = numbered(request);
+        let numbered = self.numbered(request);
         let sent = self.client.stream(&self.target, &numbered, limit).await;
         let stream = sent.with_context(|| self.cannot_ask())?;
-        understood(request, &stream.headers)?;
+        self.understood(request, &stream.headers)?;
         Ok(stream)
     }
 
@@ -243,13 +263,29 @@ impl SiteClient {
         limit: Duration,
         write: impl FnOnce(&mut Writer) -> Result<(), E> + Send + 'static,
     ) -> anyhow::Result<Result<Response, E>> {
-        let (target, numbered) = (&self.target, numbered(request));
+        let (target, numbered) = (&self.target, self.numbered(request));
         let response = match self.client.upload(target, &numbered, limit, write).await {
             Ok(sent) => sent.with_context(|| self.cannot_ask())?,
             Err(error) => return Ok(Err(error)),
         };
-        understood(request, &response.headers)?;
+        self.understood(request, &response.headers)?;
         Ok(Ok(response))
+    }
+
+    /// The request with the number of its schema.
+    fn numbered(&self, request: &Request) -> Request {
+        let name = HeaderName::from_static(schema::HEADER);
+        request.clone().header(name, HeaderValue::from(self.speaks))
+    }
+
+    /// Checks that the site and this program have compatible schemas.
+    fn understood(&self, request: &Request, headers: &HeaderMap) -> Result<(), Mismatch> {
+        let theirs = headers.get(schema::HEADER).map(HeaderValue::as_bytes);
+        if schema::is_exempt(request.path()) {
+            Ok(())
+        } else {
+            schema::check(schema::read(theirs), self.speaks)
+        }
     }
 
     fn cannot_ask(&self) -> String {
@@ -257,22 +293,6 @@ impl SiteClient {
             None => format!("cannot query the site {}", self.site),
             Some(host) => format!("cannot query the site {} through {host}", self.site),
         }
-    }
-}
-
-/// The request with the number of this program's schema.
-fn numbered(request: &Request) -> Request {
-    let name = HeaderName::from_static(schema::HEADER);
-    request.clone().header(name, HeaderValue::from(SCHEMA))
-}
-
-/// Checks that the site and this program have compatible schemas.
-fn understood(request: &Request, headers: &HeaderMap) -> Result<(), Mismatch> {
-    let theirs = headers.get(schema::HEADER).map(HeaderValue::as_bytes);
-    if schema::is_exempt(request.path()) {
-        Ok(())
-    } else {
-        schema::check(schema::read(theirs), SCHEMA)
     }
 }
 

@@ -3,14 +3,14 @@
 //! Every step may be repeated: one that is done already costs a look. Whatever fails leaves what ran before running.
 
 mod identity;
-mod lock;
+pub(crate) mod lock;
 mod packages;
-mod program;
+pub(crate) mod program;
 
 use crate::args::{Global, Up};
 use crate::change::{deploy, refuse, show};
 use crate::connect::{Ping, SiteClient};
-use crate::deploy::{Busy, Local};
+use crate::deploy::Local;
 use crate::doctor::{examine, findings};
 use crate::machines::{Machines, PROGRAM, resolved};
 use crate::output::{self, Exit};
@@ -24,7 +24,7 @@ use gaiola_model::schema::SCHEMA;
 use gaiola_model::status::Status;
 use gaiola_model::{Config, SiteName};
 use program::Program;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -55,7 +55,7 @@ pub(crate) fn up(global: &Global, up: &Up, config: Config) -> anyhow::Result<Exi
         Err(mismatch) => return refuse(global, &mismatch.into()),
     };
     let examined = runtime.block_on(examine(&local.config, &machines));
-    let found = findings(&local.config, &examined, &known);
+    let found = findings(&local.config, &examined, &known.all());
     if !install.is_ready(&found) {
         return refuse(
             global,
@@ -63,7 +63,11 @@ pub(crate) fn up(global: &Global, up: &Up, config: Config) -> anyhow::Result<Exi
         );
     }
     let machines = machines.only(|host| matches!(examined.get(host), Some(Examined::Facts(_))));
-    let _lock = match runtime.block_on(lock::take(&machines)) {
+    let serving = machines.only(|host| known.is_up && known.serving.contains(host));
+    if let Err(error) = runtime.block_on(install.is_of_this_version(&serving)) {
+        return refuse(global, &error);
+    }
+    let _lock = match runtime.block_on(lock::take(&machines, "gaiola up")) {
         Ok(lock) => lock,
         Err(error) => return refuse(global, &error),
     };
@@ -114,6 +118,21 @@ const fn not_older(site: u64, command_line: u64) -> Result<(), Mismatch> {
     Ok(())
 }
 
+/// The machines of a site that runs.
+#[derive(Default)]
+struct Known {
+    is_up: bool,
+    /// Those with servers.
+    serving: BTreeSet<Host>,
+    spare: Vec<Host>,
+}
+
+impl Known {
+    fn all(&self) -> Vec<Host> {
+        self.serving.iter().chain(&self.spare).cloned().collect()
+    }
+}
+
 struct Install<'a> {
     global: &'a Global,
     started: Instant,
@@ -125,17 +144,39 @@ impl Install<'_> {
     ///
     /// # Errors
     /// Where a newer program runs the site than this one may talk to: nothing may be installed over that.
-    fn known(&self, machines: &Machines) -> Result<Vec<Host>, Mismatch> {
+    fn known(&self, machines: &Machines) -> Result<Known, Mismatch> {
         let running = SiteClient::on_machines(self.config.site.clone(), machines);
         let Some(client) = running.ok().flatten() else {
-            return Ok(Vec::new());
+            return Ok(Known::default());
         };
         let status = understood(client.get::<Status>("/status"))?;
         not_older(client.schema().unwrap_or(SCHEMA), SCHEMA)?;
         let servers = status.into_iter().flat_map(|status| status.servers);
-        let hosts = servers.map(|server| server.location.host);
         let spare = self.config.machines.iter().flat_map(|all| &all.spare);
-        Ok(hosts.chain(spare.map(Machine::host)).collect())
+        Ok(Known {
+            is_up: client.ping() == Some(Ping::Up),
+            serving: servers.map(|server| server.location.host).collect(),
+            spare: spare.map(Machine::host).collect(),
+        })
+    }
+
+    /// Refuses to exchange the program below servers that run, all at once.
+    async fn is_of_this_version(&self, serving: &Machines) -> anyhow::Result<()> {
+        let own = Program::own()?;
+        let mut others: Vec<String> = Vec::new();
+        for (host, version) in serving.all_succeed(program::version_on).await? {
+            if let Some(version) = version.filter(|version| version != own.version()) {
+                others.push(format!("{host} runs gaiola {version}"));
+            }
+        }
+        if others.is_empty() {
+            return Ok(());
+        }
+        bail!(
+            "{}, and this is {}: exchange it first, one machine at a time, with: gaiola upgrade",
+            others.join(", "),
+            own.version()
+        )
     }
 
     /// Shows what is to be known, and returns whether `up` can succeed.
@@ -247,14 +288,6 @@ async fn last_words(ssh: Ssh) -> String {
         |error| error.to_string(),
         |said| format!("{host}: {}", said.trim().replace('\n', "; ")),
     )
-}
-
-/// Another operator changes the machines.
-fn busy(host: &Host, owner: &str) -> anyhow::Error {
-    Busy(format!(
-        "{host}: another gaiola up is under way ({owner}); wait for its end"
-    ))
-    .into()
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ mod open;
 mod operate;
 mod processes;
 mod relay;
+mod roll;
 mod up;
 
 use args::{Args, Command};
@@ -84,6 +85,8 @@ fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Undrain(drain) => operate::undrain(&global, &drain),
         Command::Restart(restart) => operate::restart(&global, restart),
         Command::Power(power) => operate::power(&global, &power),
+        Command::Roll(roll) => roll::roll(&global, &roll),
+        Command::Upgrade(of) => roll::upgrade(&global, &of),
         Command::Logs(logs) => logs::logs(&global, &logs),
         Command::Exec(exec) => exec::exec(&global, &exec),
         Command::Drill(drill) => drill::drill(&global, &drill),

@@ -15,6 +15,7 @@ pub use digest::{Digest, NoDigest};
 
 use gaiola_core::drill::Target;
 use gaiola_model::inventory::Host;
+use gaiola_model::placement::Aside;
 use gaiola_model::status::Status;
 use gaiola_model::{Config, Exit, ServerName, SiteName};
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,10 @@ pub enum Change {
     Undrain(ServerName),
     /// Replace the instances of `app`, or of one application server, with new ones of the same release.
     Restart(String),
+    /// Drain these servers of one machine, which is the only one that is set aside, and move the store's leader away from it.
+    SetAside(Aside),
+    /// Return the servers of the machine that is set aside to traffic.
+    TakeBack,
 }
 
 impl Change {
@@ -57,6 +62,8 @@ impl Change {
             Self::Drain(_) => "drain",
             Self::Undrain(_) => "undrain",
             Self::Restart(_) => "restart",
+            Self::SetAside(_) => "set aside",
+            Self::TakeBack => "take back",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Changes: writes the desired state to the store, and follows it until it is observed.
 
+mod aside;
 mod first;
 mod follow;
 mod plan;
@@ -76,6 +77,8 @@ async fn begin(
         Change::Drain(server) => work.set_drained(server, true).await,
         Change::Undrain(server) => work.set_drained(server, false).await,
         Change::Restart(what) => work.restart(&what).await,
+        Change::SetAside(aside) => work.set_aside(aside).await,
+        Change::TakeBack => work.take_back().await,
     }
 }
 
@@ -185,7 +188,7 @@ impl Work<'_> {
         let changed = if drained {
             new.drained.insert(server)
         } else {
-            new.drained.remove(&server)
+            aside::forget(&mut new.aside, server) | new.drained.remove(&server)
         };
         if changed {
             store_desired(self.site, &store, at, new).await

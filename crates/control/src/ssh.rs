@@ -245,6 +245,11 @@ impl Ssh {
         login.map_err(|problem| self.error("log in", problem))
     }
 
+    /// Ends the connection, which may have outlived its machine: the next order opens one.
+    pub async fn disconnect(&self) {
+        self.end_master().await;
+    }
+
     async fn end_master(&self) {
         let order = self.0.multiplexer.program.end_master(&self.0.host);
         let _ = collect(command(&order), &[], LOGIN_LIMIT).await;

@@ -20,6 +20,7 @@ pub mod merge;
 pub mod private;
 pub mod resources;
 pub mod retry;
+pub mod roll;
 pub mod rollout;
 pub mod route;
 pub mod rule;

@@ -9,7 +9,10 @@ pub use render::render;
 use crate::resources;
 use crate::rollout::{self, Facts, View, dated, settled};
 use crate::topology;
-use gaiola_model::placement::{DatabaseRole, InstanceState, ObservedDatabase, Phase, PlacedServer};
+use crate::words::all_of;
+use gaiola_model::placement::{
+    Aside, DatabaseRole, InstanceState, ObservedDatabase, Phase, PlacedServer,
+};
 use gaiola_model::resources::Resources;
 use gaiola_model::status::{
     Generation, InstanceStatus, MayFail, ReleaseStatus, SCHEMA, ServerState, ServerStatus, Status,
@@ -38,6 +41,8 @@ pub fn status(desired: &Desired, placement: &Placement, at: Revision, facts: &Fa
     without_consequences(&mut missing);
     let next = rollout::next(desired, placement, at, facts);
     let store = store(desired, facts);
+    let mut warnings = left.warnings;
+    warnings.extend(desired.aside.as_ref().map(aside));
     let servers = placement.servers.iter();
     let servers = servers
         .map(|(name, placed)| server(&view, *name, placed, &store))
@@ -53,7 +58,7 @@ pub fn status(desired: &Desired, placement: &Placement, at: Revision, facts: &Fa
         site: placement.config.site.clone(),
         healthy: missing.is_empty(),
         missing,
-        warnings: left.warnings,
+        warnings,
         may_fail: may_fail(&view, &store),
         waiting: next
             .waiting
@@ -72,8 +77,23 @@ pub fn status(desired: &Desired, placement: &Placement, at: Revision, facts: &Fa
         primary: view.primary(),
         store,
         doors: topology::front_door(placement),
+        aside: desired.aside.clone(),
+        documents: placement.schema,
         events: Vec::new(),
     }
+}
+
+/// A machine that is set aside, in words.
+fn aside(aside: &Aside) -> String {
+    let Aside { host, servers, by } = aside;
+    let drained: Vec<ServerName> = servers.iter().copied().collect();
+    let drained = match drained.as_slice() {
+        [] => String::new(),
+        all => format!(" ({})", all_of(all)),
+    };
+    format!(
+        "{host} is set aside{drained} by {by}: where that no longer runs, run it again, or end it with gaiola undrain"
+    )
 }
 
 /// Removes entries that follow from another one: `web1 waits for lb2, which is silent` beside `lb2 is silent`.

@@ -5,7 +5,7 @@
 
 use crate::config::Config;
 use crate::id::{InstanceName, ServerName, Tier};
-use crate::inventory::{Inventory, Location, Network};
+use crate::inventory::{Host, Inventory, Location, Network};
 use crate::resources::Resources;
 use crate::schema;
 use serde::{Deserialize, Serialize};
@@ -67,6 +67,9 @@ pub struct Desired {
     pub release: Release,
     /// Servers that the operator drained.
     pub drained: BTreeSet<ServerName>,
+    /// The machine that a command rolls at the moment, or was rolling when its operator's computer went away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aside: Option<Aside>,
     /// Raised when `up` requests a release again that was given up.
     #[serde(default)]
     pub attempt: u64,
@@ -87,11 +90,23 @@ impl Desired {
             config,
             release,
             drained: BTreeSet::new(),
+            aside: None,
             attempt: 0,
             restarts: BTreeMap::new(),
             inventory,
         }
     }
+}
+
+/// A machine that is set aside: what serves on it elsewhere too is drained until it is taken back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Aside {
+    /// The machine; in the lab the server's name.
+    pub host: Host,
+    /// Its servers that were drained for it; those that the operator drained before are not among them.
+    pub servers: BTreeSet<ServerName>,
+    /// The command and whose it is: `gaiola roll of root@laptop`.
+    pub by: String,
 }
 
 /// What the conductor has decided: every agent makes its own server match it.

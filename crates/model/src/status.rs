@@ -3,7 +3,9 @@
 use crate::event::Event;
 use crate::id::{InstanceName, ServerName, SiteName, Tier};
 use crate::inventory::Location;
-use crate::placement::{DatabaseRole, InstanceState, ObservedDatabase, ReleaseNumber, Revision};
+use crate::placement::{
+    Aside, DatabaseRole, InstanceState, ObservedDatabase, ReleaseNumber, Revision,
+};
 use crate::resources::Resources;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
@@ -46,6 +48,12 @@ pub struct Status {
     pub store: Vec<ServerName>,
     /// The doors that receive clients.
     pub doors: Vec<SocketAddr>,
+    /// The machine that a command rolls at the moment, or was rolling when its operator's computer went away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aside: Option<Aside>,
+    /// The schema in which the site's documents are written; 0: not known.
+    #[serde(default)]
+    pub documents: u64,
     /// The last events, the newest last.
     #[serde(default)]
     pub events: Vec<Event>,

@@ -9,11 +9,36 @@ pub struct Termination {
     descriptor: OwnedFd,
 }
 
+/// HUP, read instead of ending the process.
+pub struct HangUp(Termination);
+
+impl HangUp {
+    /// As [`Termination::block`], for HUP.
+    pub fn block() -> io::Result<Self> {
+        Termination::block_these(&[libc::SIGHUP]).map(Self)
+    }
+
+    /// Whether it has arrived since the last call.
+    pub fn came(&self) -> bool {
+        self.0.came()
+    }
+}
+
+impl AsFd for HangUp {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl Termination {
     /// Blocks TERM and INT for the calling thread and those it starts from now on, and opens the descriptor that becomes
     /// readable when one of them arrives.
     pub fn block() -> io::Result<Self> {
-        let set = termination_set();
+        Self::block_these(&[libc::SIGTERM, libc::SIGINT])
+    }
+
+    fn block_these(signals: &[libc::c_int]) -> io::Result<Self> {
+        let set = set_of(signals);
         // SAFETY: `set` is initialised, and the old mask is not asked for.
         let blocked =
             unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
@@ -83,13 +108,14 @@ pub fn outlive_stray_signals() {
     }
 }
 
-fn termination_set() -> libc::sigset_t {
+fn set_of(signals: &[libc::c_int]) -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
-    // SAFETY: `sigemptyset` initialises the whole set, and both signal numbers are valid.
+    // SAFETY: `sigemptyset` initialises the whole set, and callers name valid signals.
     unsafe {
         libc::sigemptyset(set.as_mut_ptr());
-        libc::sigaddset(set.as_mut_ptr(), libc::SIGTERM);
-        libc::sigaddset(set.as_mut_ptr(), libc::SIGINT);
+        for signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), *signal);
+        }
         set.assume_init()
     }
 }

@@ -5,6 +5,7 @@ use crate::binaries;
 use crate::site::{Ran, run};
 use serde_json::Value;
 use std::fs;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -64,9 +65,32 @@ impl MachineSite {
     /// Runs `gaiola ARGS` beside the file.
     #[track_caller]
     pub fn gaiola(&self, args: &[&str]) -> Ran {
+        self.gaiola_within(args, COMMAND_LIMIT)
+    }
+
+    /// The same with another limit.
+    #[track_caller]
+    pub fn gaiola_within(&self, args: &[&str], limit: Duration) -> Ran {
         let mut command = self.machines.gaiola(args);
         command.current_dir(self.folder.path());
-        run(command, COMMAND_LIMIT)
+        run(command, limit)
+    }
+
+    /// Runs `gaiola ARGS` of another version beside the file: the same program with one byte more.
+    ///
+    /// # Panics
+    /// Where it cannot be made.
+    #[track_caller]
+    pub fn other_gaiola(&self, args: &[&str]) -> Ran {
+        let folder = tempfile::tempdir().expect("a temporary directory is made");
+        let program = folder.path().join("gaiola");
+        fs::copy(binaries::gaiola(), &program).expect("the program is copied");
+        let mut file = fs::File::options().append(true).open(&program);
+        let file = file.as_mut().expect("the copy is opened");
+        file.write_all(b"x").expect("the copy is written");
+        let mut command = self.machines.command(&program);
+        command.args(args).current_dir(self.folder.path());
+        run(command, COMMAND_LIMIT * 2)
     }
 
     /// `gaiola up`, which must succeed and leave the site healthy.

@@ -10,6 +10,9 @@
 //! - `keeper.sock`: every worker of the proxy holds a connection to it and sends heartbeats (`beats::Beats`).
 //! - `keeper-state.json`: [`KeeperState`](gaiola_model::keeper::KeeperState), written on every change.
 //!
+//! On SIGHUP the program that stands now where this one was started from takes this one's place in the same process: the VIPs stay in
+//! the kernel meanwhile, and it finds them there.
+//!
 //! Sealed messages travel a second time, through the site's other servers (`voice::Voice`, `agent::relay`).
 
 mod beats;
@@ -24,7 +27,8 @@ mod workers;
 use config_file::ConfigFile;
 use gaiola_model::Time;
 use gaiola_model::vrrp::Stamp;
-use gaiola_os::{realtime, signal::Termination};
+use gaiola_os::realtime;
+use gaiola_os::signal::{HangUp, Termination};
 use holder::Holder;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use state_file::StateFile;
@@ -70,6 +74,7 @@ pub fn run(args: VipArgs) -> Result<(), KeeperError> {
     let mut keeper = Keeper {
         started: Instant::now(),
         termination: Termination::block().map_err(failed("read signals"))?,
+        hang_up: HangUp::block().map_err(failed("read signals"))?,
         config: ConfigFile::watch(directory).map_err(failed("watch keeper.json"))?,
         workers: Workers::listen(directory).map_err(failed("listen on keeper.sock"))?,
         state: StateFile::new(directory),
@@ -86,6 +91,7 @@ pub fn run(args: VipArgs) -> Result<(), KeeperError> {
 struct Keeper {
     started: Instant,
     termination: Termination,
+    hang_up: HangUp,
     config: ConfigFile,
     workers: Workers,
     state: StateFile,
@@ -101,6 +107,10 @@ impl Keeper {
         self.sleep()?;
         let now = self.now();
         self.stopping |= self.termination.came();
+        if self.hang_up.came() && !self.stopping {
+            let error = be_replaced();
+            tracing::error!(%error, "the program that is to take this one's place cannot be run");
+        }
         if let Some(config) = self.config.changed() {
             self.holder.configure(now, config);
         }
@@ -122,6 +132,7 @@ impl Keeper {
         let span = until.map_or(LONGEST_SLEEP, |until| (until - now).min(LONGEST_SLEEP));
         let mut descriptors: Vec<BorrowedFd<'_>> = vec![
             self.termination.as_fd(),
+            self.hang_up.as_fd(),
             self.config.as_fd(),
             self.workers.as_fd(),
         ];
@@ -139,6 +150,17 @@ impl Keeper {
 
     fn now(&self) -> Time {
         Time::from_start(self.started.elapsed())
+    }
+}
+
+/// Runs the program of this process's command line in its place, which leads to another one after an upgrade. It returns only if that
+/// fails.
+fn be_replaced() -> io::Error {
+    use std::os::unix::process::CommandExt as _;
+    let mut words = std::env::args_os();
+    match words.next() {
+        Some(program) => std::process::Command::new(program).args(words).exec(),
+        None => io::ErrorKind::NotFound.into(),
     }
 }
 

@@ -1,9 +1,9 @@
-//! One `up` at a time on every machine of a site.
+//! One `up`, `roll` or `upgrade` at a time on every machine of a site.
 //!
 //! The lock is one of the kernel's, held by a process on the machine for as long as the operator's command sends it a sign of life:
 //! nothing is left behind by a laptop that is closed, a connection that breaks, or a machine that restarts.
 
-use super::busy;
+use crate::deploy::Busy;
 use crate::machines::Machines;
 use anyhow::{Context as _, bail};
 use gaiola_control::ssh::quote;
@@ -28,7 +28,7 @@ while [ -n \"$(timeout 30 head -c 1)\" ]; do :; done
 rm -f \"$folder/lock.owner\"";
 
 /// The lock of every machine; dropping it lets go.
-pub(super) struct Lock {
+pub(crate) struct Lock {
     stop: Option<Sender<()>>,
     beats: Option<JoinHandle<()>>,
 }
@@ -42,12 +42,12 @@ impl Drop for Lock {
     }
 }
 
-/// Takes the lock of every machine.
+/// Takes the lock of every machine. `doing`: the command, for whoever finds the lock taken.
 ///
 /// # Errors
 /// Where another operator holds one: those that were taken are let go.
-pub(super) async fn take(machines: &Machines) -> anyhow::Result<Lock> {
-    let script = script("/run/gaiola");
+pub(crate) async fn take(machines: &Machines, doing: &str) -> anyhow::Result<Lock> {
+    let script = script("/run/gaiola", doing);
     let arguments = machines.all_succeed(|ssh| {
         let remote = format!("sh -c {}", quote(&script));
         async move { ssh.arguments_as_root(&remote).await }
@@ -67,10 +67,20 @@ pub(super) async fn take(machines: &Machines) -> anyhow::Result<Lock> {
     })
 }
 
-fn script(folder: &str) -> String {
+/// A command, and whose it is: `gaiola roll of root@laptop`.
+pub(crate) fn owner(doing: &str) -> String {
     let user = std::env::var("USER").unwrap_or_else(|_| "somebody".into());
     let host = rustix::system::uname();
-    let owner = format!("{user}@{}", host.nodename().to_string_lossy());
+    format!("{doing} of {user}@{}", host.nodename().to_string_lossy())
+}
+
+/// Another command changes the machines.
+fn busy(host: &Host, owner: &str) -> anyhow::Error {
+    Busy(format!("{host}: {owner}, is under way; wait for its end")).into()
+}
+
+fn script(folder: &str, doing: &str) -> String {
+    let owner = owner(doing);
     format!(
         "folder={}; owner={}\n{SCRIPT}",
         quote(folder),
@@ -141,7 +151,7 @@ mod tests {
     use crate::deploy::Busy;
 
     fn hold(folder: &str) -> (Holder, anyhow::Result<()>) {
-        let arguments = ["sh", "-c", &script(folder)].map(OsString::from);
+        let arguments = ["sh", "-c", &script(folder, "gaiola up")].map(OsString::from);
         let mut holder = Holder::start(&arguments).unwrap();
         let confirmed = holder.confirm(&Host("m1".into()));
         (holder, confirmed)
@@ -158,7 +168,7 @@ mod tests {
         assert!(refused.downcast_ref::<Busy>().is_some());
         let words = refused.to_string();
         assert!(
-            words.starts_with("m1: another gaiola up is under way (") && words.contains(" since "),
+            words.starts_with("m1: gaiola up of ") && words.contains(" since "),
             "{words}"
         );
         // As where the connection ends.

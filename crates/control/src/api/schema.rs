@@ -44,6 +44,32 @@ pub enum Mismatch {
         /// The command line's.
         command_line: u64,
     },
+    /// The two could not work side by side in one site.
+    #[error(
+        "the site's machines run a gaiola (schema {site}) that is too old to work beside this one (schema {command_line}): upgrade to a \
+         version of schema {} first", site + 1
+    )]
+    TooFar {
+        /// The site's schema.
+        site: u64,
+        /// The command line's.
+        command_line: u64,
+    },
+}
+
+/// Checks that the programs of a site may be exchanged for this one, of the schema `own`: both kinds work side by side meanwhile.
+///
+/// # Errors
+/// If the site is newer, or more than one schema older.
+pub const fn may_upgrade(site: u64, own: u64) -> Result<(), Mismatch> {
+    let command_line = own;
+    if site > own {
+        Err(Mismatch::WouldInstallOlder { site, command_line })
+    } else if site.saturating_add(1) < own {
+        Err(Mismatch::TooFar { site, command_line })
+    } else {
+        Ok(())
+    }
 }
 
 /// The number that this program sends.
@@ -93,6 +119,19 @@ mod tests {
         assert!(
             newer.contains("this command line is too old (schema 5)"),
             "{newer}"
+        );
+    }
+
+    #[test]
+    fn a_site_is_upgraded_from_its_own_schema_and_the_one_before() {
+        assert_eq!(may_upgrade(7, 7), Ok(()));
+        assert_eq!(may_upgrade(6, 7), Ok(()));
+        let why = |site| may_upgrade(site, 7).unwrap_err().to_string();
+        assert!(why(8).contains("would take its place"), "{}", why(8));
+        assert!(
+            why(5).ends_with("upgrade to a version of schema 6 first"),
+            "{}",
+            why(5)
         );
     }
 

@@ -90,6 +90,8 @@ fn unknown(site: &Site) -> Status {
         primary: None,
         store: Vec::new(),
         doors: Vec::new(),
+        aside: None,
+        documents: 0,
         events: Vec::new(),
     }
 }

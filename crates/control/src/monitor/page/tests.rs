@@ -111,6 +111,8 @@ pub(super) fn made_up() -> Status {
         primary: Some("db1".parse().unwrap()),
         store: vec!["lb1".parse().unwrap()],
         doors: Vec::new(),
+        aside: None,
+        documents: 0,
         events: Vec::new(),
         servers,
     }
