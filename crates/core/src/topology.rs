@@ -21,6 +21,9 @@ use std::net::{IpAddr, SocketAddr};
 /// Proxies of balancers and web servers answer this path themselves, whatever is behind them: it costs the site
 /// nothing.
 pub const PROBE_PATH: &str = "/.gaiola/probe";
+/// Balancers answer this path themselves: 200 while they should get clients, otherwise 503. It is for whoever sends clients to their
+/// own addresses, such as another balancer.
+pub const HEALTH_PATH: &str = "/.gaiola/health";
 /// The backend of an application server's proxy that leads to the database's primary.
 pub const PRIMARY: &str = "primary";
 /// A server's location; `None`: the placement does not have it.
@@ -233,7 +236,7 @@ mod tests {
             panic!("two frontends");
         };
         let rules = |frontend: &Frontend| match &frontend.mode {
-            Mode::Http { routes, .. } => routes[1].rules.clone(),
+            Mode::Http { routes, .. } => routes[2].rules.clone(),
             Mode::Tcp { .. } => Vec::new(),
         };
         assert_eq!(rules(plain), [Rule::to_https(308)]);
@@ -251,6 +254,62 @@ mod tests {
         assert_eq!(front_door(&placement), [vip(443)]);
         placement.config.balancer.as_mut().unwrap().tls = None;
         assert_eq!(front_door(&placement).len(), 3);
+    }
+
+    #[test]
+    fn another_balancer_in_front_is_believed_as_far_as_the_file_says() {
+        let mut placement = site(2, 1, 0);
+        let balancer = placement.config.balancer.as_mut().unwrap();
+        balancer.trust = vec!["192.0.2.0/24".parse().unwrap()];
+        let senders = |placement: &Placement| {
+            let config = proxy(placement, "lb1");
+            let senders = config.frontends[0].binds[0].proxy_protocol_from.iter();
+            senders.map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let trusted = |placement: &Placement, server: &str| {
+            let config = proxy(placement, server);
+            let Mode::Http { trusted, .. } = &config.frontends[0].mode else {
+                panic!("HTTP")
+            };
+            trusted.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(trusted(&placement, "lb1"), ["192.0.2.0/24"]);
+        let through = ["10.77.1.1/32", "10.77.1.2/32", "192.0.2.0/24"];
+        assert_eq!(trusted(&placement, "web1"), through);
+        assert_eq!(senders(&placement), [""; 0]);
+        placement.config.balancer.as_mut().unwrap().accept_proxy = true;
+        assert_eq!(senders(&placement), ["192.0.2.0/24"]);
+        let web = proxy(&placement, "web1");
+        assert_eq!(web.frontends[0].binds[0].proxy_protocol_from, []);
+    }
+
+    #[test]
+    fn the_health_of_a_balancer_is_good_until_it_leaves() {
+        let health = |placement: &Placement| {
+            let config = proxy(placement, "lb1");
+            let Mode::Http { routes, .. } = &config.frontends[0].mode else {
+                panic!("HTTP")
+            };
+            let [Rule::Return(fixed)] = &routes[1].rules[..] else {
+                panic!("an answer")
+            };
+            assert_eq!(routes[1].path_prefix, HEALTH_PATH);
+            (fixed.status, fixed.needs.clone())
+        };
+        let mut placement = site(2, 1, 0);
+        let good = |backend: &str| (200, Some(backend.to_owned()));
+        assert_eq!(health(&placement), good("web"));
+        assert_eq!(health(&site(2, 0, 0)), good("app"));
+        let own = SocketAddr::from(([10, 77, 1, 1], 80));
+        let door = *placement.doors.values().next().unwrap();
+        placement.doors.insert(own, door);
+        assert_eq!(health(&placement).0, 200);
+        placement.doors.get_mut(&own).unwrap().state = DoorState::Closing;
+        assert_eq!(health(&placement).0, 503, "clients are led elsewhere");
+        placement.doors.remove(&own);
+        let lb1 = placement.servers.get_mut(&"lb1".parse().unwrap());
+        lb1.unwrap().phase = Phase::Drain;
+        assert_eq!(health(&placement).0, 503, "it is drained");
     }
 
     #[test]

@@ -34,6 +34,9 @@ impl fmt::Display for Change {
             Self::VipCommand => f.write_str(
                 "balancer: vip_command: run when a balancer takes a VIP, or holds one for which none has run",
             ),
+            Self::BalancerDrain => {
+                f.write_str("balancer: drain changes: it holds from the next drain on")
+            }
             Self::Instances { from, to } => {
                 let effect = if to > from {
                     "are added"
