@@ -92,8 +92,11 @@ fn an_answer_that_needs_a_backend_is_503_while_none_of_its_servers_is_up() {
     config.backends.push(Backend::new("other", vec![drained]));
     let proxy = Proxy::serving(&config);
     let mut client = Client::connect(bind);
-    assert_eq!(ask(&mut client, "GET", "/health", "").status, 200);
-    assert_eq!(ask(&mut client, "GET", "/idle", "").status, 503);
+    assert_eq!(
+        ask(&mut client, "GET", "/health", "Host: a\r\n").status,
+        200
+    );
+    assert_eq!(ask(&mut client, "GET", "/idle", "Host: a\r\n").status, 503);
     assert_reported(&proxy, "no server of other is up");
 }
 

@@ -85,10 +85,7 @@ fn an_unknown_key_is_answered_with_the_one_that_was_meant() {
 fn settings_of_a_standalone_proxy_are_answered_so() {
     let file = "of the file of a proxy by itself, `gaiola proxy -f FILE` (docs/proxy.md)";
     for (line, place) in [
-        (
-            "[balancer]\nmaxconn = 500",
-            "[frontend.NAME] or [backend.NAME.server.NAME]",
-        ),
+        ("[balancer]\nconnection_limit = 'logins'", "[frontend.NAME]"),
         (
             "[balancer]\ntimeouts = { client = '5s' }",
             "the top or [frontend.NAME] or [frontend.NAME.route] or [backend.NAME]",
