@@ -37,7 +37,8 @@ const FOREVER: u32 = u32::MAX;
 
 impl Netlink {
     /// Adds an address to a link; if it is there already, its lifetime is renewed. IPv6 addresses are used without duplicate
-    /// address detection (nodad): the caller that adds a VIP knows that it owns it.
+    /// address detection (nodad): the caller that adds a VIP knows that it owns it. One of IPv6 with a lifetime is no source of connections that this
+    /// host opens (deprecated), and brings no route: the lifetime would become that of a route to the same network that is there already.
     pub fn add_address(
         &mut self,
         name: &str,
@@ -68,11 +69,17 @@ impl Netlink {
             Lifetime::Only(span) => whole_seconds(span),
         };
         cache.ifa_valid = seconds;
-        cache.ifa_preferred = seconds;
+        cache.ifa_preferred = match lifetime {
+            Lifetime::Only(_) if ip.is_ipv6() => 0,
+            _ => seconds,
+        };
         message.attributes.push(AddressAttribute::CacheInfo(cache));
         if ip.is_ipv6() {
-            let nodad = AddressAttribute::Flags(AddressFlags::Nodad);
-            message.attributes.push(nodad);
+            let mut flags = AddressFlags::Nodad;
+            if lifetime != Lifetime::Forever {
+                flags |= AddressFlags::Noprefixroute;
+            }
+            message.attributes.push(AddressAttribute::Flags(flags));
         }
         self.change(
             || format!("add the address {ip}/{prefix} to link {index}"),

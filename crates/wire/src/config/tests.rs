@@ -73,7 +73,7 @@ fn surroundings() -> Surroundings<'static> {
     Surroundings {
         directory: None,
         vips: Some(VipRange {
-            network: "10.77.0.0/16".parse().unwrap(),
+            networks: vec!["10.77.0.0/16".parse().unwrap()],
             taken: vec![(servers, "is a server's".into())],
             example: [10, 77, 0, 100].into(),
         }),

@@ -313,10 +313,12 @@ fn balancers_on_machines_need_vips_or_none() {
     assert_eq!(of("vips = []"), [""; 0]);
     // What the lab cannot give does not matter here.
     assert_eq!(of("vips = ['203.0.113.100']"), [""; 0]);
+    assert_eq!(of("vips = ['203.0.113.100/24', '2001:db8::1/64']"), [""; 0]);
     assert_eq!(
-        of("vips = ['2001:db8::1/64']"),
-        ["7:9: `vips` \"2001:db8::1/64\" is not an IPv4 address; \
-             take an address of the balancers' network that no host has"]
+        of("vips = ['2001:db8::/64']"),
+        [
+            "7:9: `vips` \"2001:db8::/64\" is the network's own address; take an address inside of the network"
+        ]
     );
 }
 
