@@ -85,8 +85,10 @@ fn an_ipv6_vip_is_there_at_once_is_no_source_and_brings_no_route() {
                 assert!(vip.contains(flag), "{vip}");
             }
             assert!(!vip.contains("tentative"), "{vip}");
-            let source = home.inside("ip").args(["-6", "route", "get", "fd0a:4d::1"]);
-            let source = source.output();
+            let source = home
+                .inside("ip")
+                .args(["-6", "route", "get", "fd0a:4d::1"])
+                .output();
             let source = String::from_utf8_lossy(&source.unwrap().stdout).into_owned();
             assert!(source.contains("src fd0a:4d::1:1"), "{source}");
             assert_eq!(routes(&home), before);

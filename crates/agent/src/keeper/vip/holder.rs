@@ -330,7 +330,11 @@ fn carry_out(
     let address = vip.virtual_address();
     match output {
         Output::AddAddress | Output::RefreshAddress => {
-            if let Err(error) = network.add(address, vip.prefix()) {
+            let added = match output {
+                Output::AddAddress => network.take(address, vip.prefix()),
+                _ => network.add(address, vip.prefix()),
+            };
+            if let Err(error) = added {
                 let reason = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::error!(%error, reason, vip = %address, "the VIP cannot be held here");
                 return false;

@@ -11,10 +11,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The most SYNs that are forwarded at once, within the time that an advertisement may be late.
 const MOST_PASSED_ON: usize = 4096;
+
+/// Until packets to a new address are delivered: less than an interval between advertisements.
+const DELIVERY_LIMIT: Duration = Duration::from_millis(50);
+const DELIVERY_POLL: Duration = Duration::from_micros(500);
 
 /// Interval between two attempts to open what messages over IPv6 need.
 const WIDEN_INTERVAL: Duration = Duration::from_millis(200);
@@ -230,6 +234,17 @@ impl Network {
         let lifetime = Lifetime::Only(ADDRESS_LIFETIME);
         self.netlink
             .add_address_to(self.index, vip, prefix, lifetime)
+    }
+
+    /// Adds the address, as [`add`](Self::add), and waits until packets to it are delivered here. For an IPv6 address the kernel sees to that only after
+    /// it has answered: what came in between would be lost.
+    pub(super) fn take(&mut self, vip: IpAddr, prefix: u8) -> Result<(), NetlinkError> {
+        self.add(vip, prefix)?;
+        let until = Instant::now() + DELIVERY_LIMIT;
+        while vip.is_ipv6() && !self.netlink.delivers(vip) && Instant::now() < until {
+            std::thread::sleep(DELIVERY_POLL);
+        }
+        Ok(())
     }
 
     /// Removes the address, if present.
