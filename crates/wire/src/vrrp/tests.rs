@@ -2,7 +2,7 @@ use super::*;
 use proptest::prelude::*;
 
 const ENDPOINTS: Endpoints = Endpoints {
-    source: IpAddr::V4(Ipv4Addr::new(10, 77, 1, 1)),
+    source: Ipv4Addr::new(10, 77, 1, 1),
     destination: GROUP,
 };
 
@@ -103,7 +103,7 @@ fn with_a_key_only_what_is_sealed_with_it_passes() {
         Err(Rejected::Seal)
     );
     let elsewhere = Endpoints {
-        source: IpAddr::V4(Ipv4Addr::new(10, 77, 1, 9)),
+        source: Ipv4Addr::new(10, 77, 1, 9),
         ..ENDPOINTS
     };
     assert!(decode(&sealed, elsewhere, TTL, Some(&key(1))).is_err());

@@ -2,6 +2,7 @@ use super::*;
 use crate::vrrp::ADDRESS_LIFETIME;
 use Output::{AddAddress, Advertise, Announce, Became, RefreshAddress, RemoveAddress};
 use gaiola_model::vrrp::{Advertisement, Hello, Vrid};
+use std::net::Ipv4Addr;
 
 const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 1, 2));
 const LOWER_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 1, 1));
