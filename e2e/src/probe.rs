@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -47,7 +47,8 @@ pub fn run(mut args: impl Iterator<Item = String>) {
     let limit = Duration::from_millis(limit.expect("milliseconds"));
     let vips = args.map(|vip| {
         let stop = stop.clone();
-        let address = format!("{vip}:80").parse().expect("an address");
+        let address: IpAddr = vip.parse().expect("an address");
+        let address = SocketAddr::new(address, 80);
         (
             vip,
             std::thread::spawn(move || probe(address, limit, &stop)),

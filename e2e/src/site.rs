@@ -17,7 +17,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -304,7 +304,7 @@ impl Site {
     }
 
     /// For each VIP that a balancer's keeper holds, since when, in milliseconds since 1970.
-    pub fn keeper(&self, balancer: &str) -> BTreeMap<Ipv4Addr, u64> {
+    pub fn keeper(&self, balancer: &str) -> BTreeMap<IpAddr, u64> {
         let ran = self.gaiola(&[
             "exec",
             balancer,
@@ -313,7 +313,7 @@ impl Site {
             "/run/gaiola/keeper-state.json",
         ]);
         let state: KeeperState = serde_json::from_str(&ran.stdout).unwrap_or_default();
-        let held = |(vip, it): (Ipv4Addr, gaiola_model::keeper::VipState)| {
+        let held = |(vip, it): (IpAddr, gaiola_model::keeper::VipState)| {
             (it.state == VipRole::Active).then_some((vip, it.since_ms))
         };
         state.vips.into_iter().filter_map(held).collect()
@@ -321,7 +321,7 @@ impl Site {
 
     /// Whether a balancer's keeper holds a VIP.
     pub fn holds(&self, balancer: &str, vip: &str) -> bool {
-        let vip: Ipv4Addr = vip.parse().expect("an address");
+        let vip: IpAddr = vip.parse().expect("an address");
         self.keeper(balancer).contains_key(&vip)
     }
 

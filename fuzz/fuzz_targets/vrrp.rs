@@ -3,17 +3,24 @@
 
 #![no_main]
 
-use gaiola_wire::vrrp::{Checksum, Datagram, Ipv4Packet, Key, decode, encode};
+use gaiola_wire::vrrp::{Checksum, Datagram, Ipv4Packet, Key, decode, encode, wide};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     if let Some(datagram) = Datagram::decode(data) {
         assert_eq!(datagram.encode(), data);
     }
+    let key = Key::from_hex("000102030405060708090a0b0c0d0e0f").expect("a key");
+    let router = std::net::Ipv4Addr::LOCALHOST.into();
+    assert!(wide::decode(data, None, Some(&key)).is_err());
+    if let Ok((_, received)) = wide::decode(data, Some(router), None) {
+        let again = wide::encode(&received.message, None);
+        let read = wide::decode(&again, Some(router), None);
+        assert_eq!(read.map(|(_, read)| read.message), Ok(received.message));
+    }
     let Ok(packet) = Ipv4Packet::decode(data) else {
         return;
     };
-    let key = Key::from_hex("000102030405060708090a0b0c0d0e0f").expect("a key");
     let mut payload = packet.payload.to_vec();
     correct_checksum(&mut payload);
     for payload in [packet.payload, &payload] {

@@ -4,7 +4,6 @@ mod command;
 mod hand_over;
 mod keeper_file;
 
-use crate::relay::ipv4 as socket_v4;
 use crate::state::{Boot, Order};
 use command::{Commands, Surroundings};
 use gaiola_core::topology;
@@ -15,7 +14,7 @@ use gaiola_model::{Observed, Revision, ServerName};
 use hand_over::{hand_over, serve_on};
 use keeper_file::KeeperFile;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::Path;
 use std::rc::Rc;
 use tokio::task::JoinSet;
@@ -27,7 +26,7 @@ pub(super) struct Balancer {
     keeper: KeeperFile,
     state: KeeperState,
     handing_over: JoinSet<()>,
-    offered: BTreeMap<Ipv4Addr, Instant>,
+    offered: BTreeMap<IpAddr, Instant>,
     commands: Commands,
     /// An earlier agent may have ended in the middle of a hand-over.
     may_have_left_one_closed: bool,
@@ -64,8 +63,8 @@ impl Balancer {
     }
 
     /// VIPs that this server holds.
-    pub(super) fn held(&self) -> BTreeSet<Ipv4Addr> {
-        let active = |(vip, state): (&Ipv4Addr, &gaiola_model::keeper::VipState)| {
+    pub(super) fn held(&self) -> BTreeSet<IpAddr> {
+        let active = |(vip, state): (&IpAddr, &gaiola_model::keeper::VipState)| {
             (state.state == VipRole::Active).then_some(*vip)
         };
         self.state.vips.iter().filter_map(active).collect()
@@ -93,22 +92,17 @@ impl Balancer {
         }
         let leaving = self.leaving(order, others);
         if leaving.is_empty() {
-            if let Some(wanted) = self.wanted(order) {
-                self.keeper.write(wanted);
-            }
+            self.keeper.write(self.wanted(order));
         } else {
             self.hand_over(leaving);
         }
     }
 
     /// The VIPs this server should hold by the order, and those it holds until another balancer takes them.
-    ///
-    /// `None` where the server has an IPv6 address: the keeper speaks VRRP over IPv4 alone.
-    fn wanted(&self, order: &Order) -> Option<KeeperConfig> {
-        let address = ipv4(self.boot.location.address)?;
+    fn wanted(&self, order: &Order) -> KeeperConfig {
         let routers = topology::vip_priorities(&order.placement, self.boot.server);
         let vips = routers.iter().filter_map(|router| {
-            let vip = ipv4(router.vip)?;
+            let vip = router.vip;
             let last = self.keeper.configured(vip);
             Some(KeeperVip {
                 vip,
@@ -123,39 +117,28 @@ impl Balancer {
         let mut vips: Vec<KeeperVip> = vips.collect();
         let must_go = self.must_go(order).into_iter();
         vips.extend(must_go.filter_map(|vip| self.keeper.configured(vip)));
-        Some(KeeperConfig {
+        KeeperConfig {
             schema: order.placement.schema,
             interface: self.boot.interface.clone(),
-            address,
+            address: self.boot.location.address,
             key: self.boot.keeper_key.clone(),
             interval_ms: 100,
             vips,
             maintenance: false,
             udp: self.udp(order),
-        })
+        }
     }
 
     /// How the keepers reach each other by UDP. Nobody knows whether a network between machines passes multicast.
     fn udp(&self, order: &Order) -> Option<KeeperUdp> {
         let ways = topology::keeper_ways(&order.placement, self.boot.server)?;
-        let all = |sockets: Vec<_>| sockets.into_iter().filter_map(socket_v4).collect();
         Some(KeeperUdp {
             port: ways.port,
-            balancers: all(ways.balancers),
+            balancers: ways.balancers,
             has_heir: ways.has_heir,
-            relays: all(ways.relays),
+            relays: ways.relays,
             unicast: order.placement.config.machines.is_some(),
         })
-    }
-
-    /// Why VIPs of the order cannot be held here: `gaiola.toml` accepts none of these yet.
-    pub(super) fn trouble(&self, order: &Order) -> Option<String> {
-        let own = self.boot.location.address;
-        let mut addresses = order.placement.vips.keys().copied().chain([own]);
-        let other = addresses.find(|address| ipv4(*address).is_none())?;
-        Some(format!(
-            "the VIP keeper speaks VRRP over IPv4 alone, and cannot serve {other}"
-        ))
     }
 
     /// Runs the operator's command for each VIP that was taken.
@@ -182,11 +165,11 @@ impl Balancer {
     }
 
     /// VIPs of the site that are held here and belong elsewhere, for example because this balancer is drained.
-    fn must_go(&self, order: &Order) -> Vec<Ipv4Addr> {
+    fn must_go(&self, order: &Order) -> Vec<IpAddr> {
         let routers = topology::vip_priorities(&order.placement, self.boot.server);
-        let may_stay = |vip: &Ipv4Addr| routers.iter().any(|router| router.vip == IpAddr::V4(*vip));
+        let may_stay = |vip: &IpAddr| routers.iter().any(|router| router.vip == *vip);
         let held = self.held().into_iter();
-        let is_ours = |vip: &Ipv4Addr| order.placement.vips.contains_key(&IpAddr::V4(*vip));
+        let is_ours = |vip: &IpAddr| order.placement.vips.contains_key(vip);
         held.filter(|vip| is_ours(vip) && !may_stay(vip)).collect()
     }
 
@@ -196,13 +179,13 @@ impl Balancer {
         &mut self,
         order: &Order,
         others: &BTreeMap<ServerName, (Revision, Rc<Observed>)>,
-    ) -> Vec<(Ipv4Addr, Heir)> {
+    ) -> Vec<(IpAddr, Heir)> {
         let now = Instant::now();
         let held = self.held();
         self.offered
             .retain(|vip, at| held.contains(vip) && now - *at < OFFER_AGAIN);
         let must_go = self.must_go(order);
-        let heir = |vip: Ipv4Addr| {
+        let heir = |vip: IpAddr| {
             let state = self.state.vips.get(&vip)?;
             let held = Held {
                 must_go: must_go.contains(&vip),
@@ -218,7 +201,7 @@ impl Balancer {
             .collect()
     }
 
-    fn has_standby(&self, vip: Ipv4Addr) -> bool {
+    fn has_standby(&self, vip: IpAddr) -> bool {
         let state = self.state.vips.get(&vip);
         state.is_some_and(|state| state.standby.is_some())
     }
@@ -226,19 +209,19 @@ impl Balancer {
     /// The address of a VIP's home, if that is another balancer that serves and is well.
     fn home_of(
         &self,
-        vip: Ipv4Addr,
+        vip: IpAddr,
         order: &Order,
         others: &BTreeMap<ServerName, (Revision, Rc<Observed>)>,
-    ) -> Option<Ipv4Addr> {
-        let home = order.placement.vips.get(&IpAddr::V4(vip)).copied()?;
+    ) -> Option<IpAddr> {
+        let home = order.placement.vips.get(&vip).copied()?;
         let (_, observed) = others.get(&home)?;
         let is_well = observed.proxy.is_some() && observed.troubles.is_empty();
         let serves = topology::serves(&order.placement, home);
         let location = topology::location(&order.placement, home)?;
-        (home != self.boot.server && serves && is_well).then(|| ipv4(location.address))?
+        (home != self.boot.server && serves && is_well).then_some(location.address)
     }
 
-    fn hand_over(&mut self, vips: impl IntoIterator<Item = (Ipv4Addr, Heir)>) {
+    fn hand_over(&mut self, vips: impl IntoIterator<Item = (IpAddr, Heir)>) {
         for (vip, heir) in vips {
             self.offered.insert(vip, Instant::now());
             self.handing_over
@@ -259,16 +242,11 @@ impl Balancer {
 }
 
 /// The prefix length that a VIP was written with.
-fn prefix_of(vip: Ipv4Addr, order: &Order) -> u8 {
+fn prefix_of(vip: IpAddr, order: &Order) -> u8 {
     let balancer = order.placement.config.balancer.as_ref();
-    let written = balancer.and_then(|balancer| balancer.prefixes.get(&IpAddr::V4(vip)));
-    written.copied().unwrap_or(32)
-}
-
-/// `gaiola.toml` accepts IPv4 VIPs alone: the keeper cannot announce others.
-fn ipv4(address: IpAddr) -> Option<Ipv4Addr> {
-    match address {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
-    }
+    let written = balancer.and_then(|balancer| balancer.prefixes.get(&vip));
+    written.copied().unwrap_or(match vip {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
+    })
 }

@@ -110,6 +110,13 @@ async fn configure_network(boot: &Boot) -> Result<(), InitError> {
             Lifetime::Forever,
         )
         .map_err(failed)?;
+    for further in &boot.further {
+        let (ip, prefix) = (further.addr(), further.prefix_len());
+        if let Err(error) = netlink.add_address(&boot.interface, ip, prefix, Lifetime::Forever) {
+            let error = gaiola_os::chain(&error);
+            tracing::warn!(error, "this server has no such address");
+        }
+    }
     netlink.set_up(&boot.interface).map_err(failed)?;
     Ok(namespace::allow_low_ports()?)
 }

@@ -170,7 +170,7 @@ mod tests {
     use gaiola_model::placement::{ObservedInstance, ReleaseNumber};
     use gaiola_model::resources::{Descriptors, Disk, Holds, Resources};
     use std::collections::{BTreeMap, BTreeSet};
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
 
     /// Figures with something for every family.
     fn figures() -> Figures {
@@ -227,7 +227,7 @@ mod tests {
             claims: 0,
         };
         KeeperState {
-            vips: BTreeMap::from([(Ipv4Addr::new(10, 77, 0, 100), vip)]),
+            vips: BTreeMap::from([(IpAddr::V4(Ipv4Addr::new(10, 77, 0, 100)), vip)]),
             ..KeeperState::default()
         }
     }

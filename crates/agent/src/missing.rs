@@ -133,6 +133,7 @@ mod tests {
             location: Location::at([127, 0, 0, 1].into()),
             interface: "lo".into(),
             prefix_length: 8,
+            further: Vec::new(),
             directories: State::at(folder.into()).directories(server),
             store_token: String::new(),
             database_user: None,

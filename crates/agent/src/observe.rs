@@ -130,5 +130,5 @@ fn is_draining(order: &Order) -> bool {
 }
 
 fn held(balancer: &Balancer) -> BTreeSet<IpAddr> {
-    balancer.held().into_iter().map(IpAddr::V4).collect()
+    balancer.held()
 }

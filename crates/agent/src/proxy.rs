@@ -8,7 +8,7 @@ use gaiola_model::proxy::{
 use gaiola_wire::document::{DocumentError, decode_message, encode_message};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -310,13 +310,13 @@ fn observed(report: &ProxyReport) -> ObservedProxy {
 /// If the proxy does not answer.
 pub(super) async fn admit(
     (run, schema): (&Path, u64),
-    vip: Ipv4Addr,
+    vip: IpAddr,
     admission: Admission,
     wait: Duration,
 ) -> Result<u64, AskError> {
     let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
     let request = ControlRequest::Admit {
-        address: IpAddr::V4(vip),
+        address: vip,
         admission,
         wait_ms,
     };

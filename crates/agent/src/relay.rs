@@ -11,7 +11,7 @@ use gaiola_core::vrrp::{LATEST, Relay};
 use gaiola_model::{Placement, ServerName, Tier, Time};
 use gaiola_wire::vrrp::{Datagram, LONGEST_DATAGRAM};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 
@@ -21,29 +21,20 @@ const TURN: Duration = Duration::from_millis(50);
 const OPEN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where this server relays; `None`: it does not.
-pub(super) fn socket_of(boot: &Boot) -> Option<SocketAddrV4> {
+pub(super) fn socket_of(boot: &Boot) -> Option<SocketAddr> {
     let socket = boot.location.socket(boot.location.ports.agent);
-    ipv4(socket).filter(|_| boot.server.tier != Tier::Balancer)
+    (boot.server.tier != Tier::Balancer).then_some(socket)
 }
 
 /// The keepers that this server relays between.
-pub(super) fn keepers(placement: &Placement, server: ServerName) -> Vec<SocketAddrV4> {
-    let keepers = topology::relayed_keepers(placement, server).into_iter();
-    keepers.filter_map(ipv4).collect()
-}
-
-/// The keepers speak over IPv4 alone.
-pub(super) fn ipv4(socket: SocketAddr) -> Option<SocketAddrV4> {
-    match socket {
-        SocketAddr::V4(socket) => Some(socket),
-        SocketAddr::V6(_) => None,
-    }
+pub(super) fn keepers(placement: &Placement, server: ServerName) -> Vec<SocketAddr> {
+    topology::relayed_keepers(placement, server)
 }
 
 /// The thread that relays; it ends when this is dropped.
 pub struct RelayThread {
-    keepers: Sender<Vec<SocketAddrV4>>,
-    known: Vec<SocketAddrV4>,
+    keepers: Sender<Vec<SocketAddr>>,
+    known: Vec<SocketAddr>,
 }
 
 impl RelayThread {
@@ -51,7 +42,7 @@ impl RelayThread {
     ///
     /// # Errors
     /// If the thread cannot be started.
-    pub fn start(at: SocketAddrV4) -> io::Result<Self> {
+    pub fn start(at: SocketAddr) -> io::Result<Self> {
         let (keepers, changes) = mpsc::channel();
         let relay = std::thread::Builder::new().name("relay".into());
         relay.spawn(move || run(at, &changes))?;
@@ -62,7 +53,7 @@ impl RelayThread {
     }
 
     /// Relays between keepers that receive at these addresses.
-    pub fn serve(&mut self, keepers: Vec<SocketAddrV4>) {
+    pub fn serve(&mut self, keepers: Vec<SocketAddr>) {
         if self.known != keepers {
             self.known.clone_from(&keepers);
             // The thread ends after this sender alone.
@@ -71,7 +62,7 @@ impl RelayThread {
     }
 }
 
-fn run(at: SocketAddrV4, changes: &Receiver<Vec<SocketAddrV4>>) {
+fn run(at: SocketAddr, changes: &Receiver<Vec<SocketAddr>>) {
     let mut relay = Relay::default();
     let mut complained = false;
     loop {
@@ -90,14 +81,14 @@ fn run(at: SocketAddrV4, changes: &Receiver<Vec<SocketAddrV4>>) {
     }
 }
 
-fn open(at: SocketAddrV4) -> io::Result<UdpSocket> {
+fn open(at: SocketAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind(at)?;
     socket.set_read_timeout(Some(TURN))?;
     Ok(socket)
 }
 
 /// Relays until the agent ends.
-fn serve(socket: &UdpSocket, mut relay: Relay, changes: &Receiver<Vec<SocketAddrV4>>) {
+fn serve(socket: &UdpSocket, mut relay: Relay, changes: &Receiver<Vec<SocketAddr>>) {
     let began = Instant::now();
     let mut last_turn = Instant::now();
     let mut buffer = [0; LONGEST_DATAGRAM + 1];
@@ -105,8 +96,8 @@ fn serve(socket: &UdpSocket, mut relay: Relay, changes: &Receiver<Vec<SocketAddr
         let received = socket.recv_from(&mut buffer);
         if last_turn.elapsed() > LATEST {
             discard(socket);
-        } else if let Ok((length, SocketAddr::V4(from))) = received
-            && relay.accepts(Time::from_start(began.elapsed()), *from.ip())
+        } else if let Ok((length, from)) = received
+            && relay.accepts(Time::from_start(began.elapsed()), from.ip())
         {
             treat(socket, &relay, from, &buffer[..length]);
         }
@@ -115,7 +106,7 @@ fn serve(socket: &UdpSocket, mut relay: Relay, changes: &Receiver<Vec<SocketAddr
 }
 
 /// `false`: the agent ends.
-fn take_changes(relay: &mut Relay, changes: &Receiver<Vec<SocketAddrV4>>) -> bool {
+fn take_changes(relay: &mut Relay, changes: &Receiver<Vec<SocketAddr>>) -> bool {
     loop {
         match changes.try_recv() {
             Ok(keepers) => *relay = Relay::new(keepers),
@@ -134,21 +125,32 @@ fn discard(socket: &UdpSocket) {
     let _ = socket.set_nonblocking(false);
 }
 
-fn treat(socket: &UdpSocket, relay: &Relay, from: SocketAddrV4, bytes: &[u8]) {
+fn treat(socket: &UdpSocket, relay: &Relay, from: SocketAddr, bytes: &[u8]) {
     match Datagram::decode(bytes) {
         Some(Datagram::Ping(ping)) => send(socket, from, &Datagram::Pong(ping)),
         Some(Datagram::Message(message)) => {
-            let sender: Ipv4Addr = *from.ip();
-            let from = sender;
-            for keeper in relay.others(sender) {
-                send(socket, keeper, &Datagram::Relayed { from, message });
-            }
+            // Over IPv6 a message says itself whose it is.
+            let IpAddr::V4(sender) = from.ip() else {
+                return;
+            };
+            let relayed = Datagram::Relayed {
+                from: sender,
+                message,
+            };
+            pass_on(socket, relay, from, &relayed);
         }
+        Some(Datagram::Wide(message)) => pass_on(socket, relay, from, &Datagram::Wide(message)),
         _ => {}
     }
 }
 
-fn send(socket: &UdpSocket, to: SocketAddrV4, datagram: &Datagram<'_>) {
+fn pass_on(socket: &UdpSocket, relay: &Relay, from: SocketAddr, datagram: &Datagram<'_>) {
+    for keeper in relay.others(from.ip()) {
+        send(socket, keeper, datagram);
+    }
+}
+
+fn send(socket: &UdpSocket, to: SocketAddr, datagram: &Datagram<'_>) {
     if let Err(error) = socket.send_to(&datagram.encode(), to) {
         tracing::debug!(%error, %to, "cannot relay");
     }
@@ -158,21 +160,20 @@ fn send(socket: &UdpSocket, to: SocketAddrV4, datagram: &Datagram<'_>) {
 mod tests {
     use super::*;
     use gaiola_model::vrrp::Ping;
+    use std::net::Ipv4Addr;
 
-    const LOCAL: [Ipv4Addr; 3] = [
-        Ipv4Addr::new(127, 7, 1, 1),
-        Ipv4Addr::new(127, 7, 1, 2),
-        Ipv4Addr::new(127, 7, 1, 3),
+    const LOCAL: [IpAddr; 3] = [
+        IpAddr::V4(Ipv4Addr::new(127, 7, 1, 1)),
+        IpAddr::V4(Ipv4Addr::new(127, 7, 1, 2)),
+        IpAddr::V4(Ipv4Addr::new(127, 7, 1, 3)),
     ];
 
-    fn keeper(at: Ipv4Addr) -> (UdpSocket, SocketAddrV4) {
+    fn keeper(at: IpAddr) -> (UdpSocket, SocketAddr) {
         let socket = UdpSocket::bind((at, 0)).unwrap();
         socket
             .set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
-        let SocketAddr::V4(address) = socket.local_addr().unwrap() else {
-            panic!("an IPv4 address was bound");
-        };
+        let address = socket.local_addr().unwrap();
         (socket, address)
     }
 
@@ -207,10 +208,13 @@ mod tests {
         let message = Datagram::Message(b"sealed").encode();
         one.send_to(&message, at_relay).unwrap();
         let relayed = Datagram::Relayed {
-            from: LOCAL[0],
+            from: Ipv4Addr::new(127, 7, 1, 1),
             message: b"sealed",
         };
         assert_eq!(next(&other), relayed.encode());
+        let wide = Datagram::Wide(b"sealed by its sender").encode();
+        one.send_to(&wide, at_relay).unwrap();
+        assert_eq!(next(&other), wide);
         stranger.set_nonblocking(true).unwrap();
         assert!(stranger.recv(&mut buffer).is_err());
     }

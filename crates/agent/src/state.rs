@@ -13,6 +13,7 @@ use gaiola_model::inventory::Location;
 use gaiola_model::placement::{BootNumber, ReleaseNumber};
 use gaiola_model::{ServerName, SiteName};
 use gaiola_os::process::{OWN_PROGRAM, User, is_root};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
@@ -223,6 +224,9 @@ pub struct Boot {
     pub interface: String,
     /// Length of the network's prefix on that interface.
     pub prefix_length: u8,
+    /// Further addresses of the interface, each with the prefix of its network: of the other family. One that the kernel rejects is left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further: Vec<IpNet>,
     /// Where its files are.
     pub directories: Directories,
     /// Random, generated with the site: keeps members of another store from joining this one.
@@ -269,6 +273,8 @@ struct StoredBoot {
     interface: String,
     #[serde(default = "StoredBoot::prefix_length")]
     prefix_length: u8,
+    #[serde(default)]
+    further: Vec<IpNet>,
     directories: Option<Directories>,
     #[serde(default)]
     state: PathBuf,
@@ -306,6 +312,7 @@ impl From<StoredBoot> for Boot {
             location: stored.location,
             interface: stored.interface,
             prefix_length: stored.prefix_length,
+            further: stored.further,
             store_token: stored.store_token,
             database_user: stored.database_user,
             site_user: stored.site_user,

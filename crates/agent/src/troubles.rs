@@ -20,7 +20,6 @@ impl Agent {
             rejected.map(|why| format!("the proxy refused its configuration: {why}")),
             self.failing_etcd(),
             balancer.and_then(|balancer| balancer.state().config_problem.clone()),
-            balancer.and_then(|balancer| balancer.trouble(&self.order)),
             balancer.and_then(Balancer::command_trouble),
             database.and_then(Database::trouble),
             self.logs.trouble(),

@@ -133,6 +133,7 @@ fn boot() -> Boot {
         location: Location::at([10, 77, 1, 1].into()),
         interface: "eth0".into(),
         prefix_length: 16,
+        further: Vec::new(),
         directories: State::at("/var/lib/gaiola/shop".into()).directories("lb1".parse().unwrap()),
         store_token: "a1".into(),
         database_user: None,

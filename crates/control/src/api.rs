@@ -177,6 +177,9 @@ pub struct Access {
     pub disk: Disk,
     /// The address of a client in the servers' network that connects to VIPs itself.
     pub client: Option<IpAddr>,
+    /// The same of IPv6.
+    #[serde(default)]
+    pub wide_client: Option<IpAddr>,
 }
 
 /// How a command gets onto a server.

@@ -73,10 +73,16 @@ impl Expected {
                 is_known: known.contains(&machine.host()),
             })
         });
+        let own = ports.iter().filter(|(name, _)| name.tier == Tier::Balancer);
+        let own: Vec<IpAddr> = own.map(|(_, at)| at.address).collect();
         let balancer = config.balancer.iter();
         let entries = balancer.flat_map(|balancer| {
-            let vips = balancer.vips().iter();
-            vips.flat_map(|vip| balancer.ports().map(|port| (*vip, port)))
+            let addresses = match balancer.vips() {
+                [] => &own,
+                vips => vips,
+            };
+            let addresses = addresses.iter();
+            addresses.flat_map(|at| balancer.ports().map(|port| (*at, port)))
         });
         Self {
             site: config.site.clone(),

@@ -132,6 +132,9 @@ fn balancer(base: &Balancer, mine: &Balancer, theirs: &Balancer) -> Balancer {
         listen: pick(&base.listen, &mine.listen, &theirs.listen),
         tls: pick(&base.tls, &mine.tls, &theirs.tls),
         vip_command: pick(&base.vip_command, &mine.vip_command, &theirs.vip_command),
+        trust: pick(&base.trust, &mine.trust, &theirs.trust),
+        accept_proxy: pick(&base.accept_proxy, &mine.accept_proxy, &theirs.accept_proxy),
+        drain: pick(&base.drain, &mine.drain, &theirs.drain),
     }
 }
 

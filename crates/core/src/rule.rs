@@ -267,6 +267,7 @@ fn fixed_answer(fixed: &Fixed) -> Result<Arc<Fixed>, RuleError> {
         status,
         content_type,
         body,
+        needs: _,
     } = fixed;
     if !(200..=599).contains(status) {
         return Err(RuleError::AnswerStatus(*status));

@@ -41,7 +41,7 @@ pub use relay::{LATEST, Relay};
 pub use router::Router;
 
 use gaiola_model::vrrp::{Advertisement, Hello, Priority, Vrid};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Interval at which a held address is refreshed.
@@ -65,9 +65,9 @@ pub struct Settings {
     /// The virtual router's number.
     pub vrid: Vrid,
     /// The virtual address.
-    pub vip: Ipv4Addr,
+    pub vip: IpAddr,
     /// This server's own address: between equal priorities the higher one wins.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// This server's priority, 1 to 254.
     pub priority: Priority,
     /// Whether to take the VIP from a lower holder as soon as this router is ready. Default off.
@@ -81,7 +81,7 @@ pub struct Settings {
 
 impl Settings {
     /// Settings with the defaults: no preemption, an advertisement every 100 ms.
-    pub fn new(vrid: Vrid, vip: Ipv4Addr, address: Ipv4Addr, priority: Priority) -> Self {
+    pub fn new(vrid: Vrid, vip: IpAddr, address: IpAddr, priority: Priority) -> Self {
         Self {
             vrid,
             vip,
@@ -130,14 +130,14 @@ pub enum Input {
     /// A valid advertisement for this VRID arrived.
     Heard {
         /// The sender's own address.
-        from: Ipv4Addr,
+        from: IpAddr,
         /// Its content.
         advert: Advertisement,
     },
     /// A valid hello for this VRID arrived.
     HeardHello {
         /// The sender's own address.
-        from: Ipv4Addr,
+        from: IpAddr,
         /// Its content.
         hello: Hello,
     },
@@ -183,7 +183,7 @@ pub enum Role {
     /// Takes it if nobody else has it.
     Backup {
         /// The holder; `None` while none is heard.
-        active: Option<Ipv4Addr>,
+        active: Option<IpAddr>,
     },
     /// Holds it.
     Active,

@@ -5,6 +5,7 @@ mod machines;
 pub use machines::{Machine, Machines};
 
 use crate::id::{ServerName, SiteName, Tier};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -65,6 +66,12 @@ impl Config {
         self.balancer.as_ref()?.tls.as_ref()
     }
 
+    /// How long clients are still accepted at a balancer's own address after it began to drain.
+    pub fn drain_of_balancers(&self) -> Duration {
+        let written = self.balancer.as_ref().and_then(|balancer| balancer.drain);
+        written.unwrap_or(self.app.grace)
+    }
+
     /// Whether clients use HTTPS.
     pub fn speaks_tls(&self) -> bool {
         self.tls().is_some()
@@ -90,6 +97,17 @@ pub struct Balancer {
     /// Command that a balancer runs each time that it takes a VIP, where the network does not follow by itself. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vip_command: Option<String>,
+    /// Senders in front of the balancers, such as another balancer: their `X-Forwarded-*` and `X-Request-ID` are believed. Default:
+    /// none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trust: Vec<IpNet>,
+    /// Whether senders in `trust` begin each connection with a PROXY protocol header. Default `false`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accept_proxy: bool,
+    /// How long a balancer that takes no more clients at its own address goes on accepting them, while its health path says so.
+    /// Default: the instances' grace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Duration>,
 }
 
 /// `tls` of `[balancer]`.
@@ -129,6 +147,9 @@ impl Default for Balancer {
             listen: vec![80],
             tls: None,
             vip_command: None,
+            trust: Vec::new(),
+            accept_proxy: false,
+            drain: None,
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::schema;
 use crate::vrrp::{Priority, Vrid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 /// The file `keeper.json`: which VIPs this server may hold, and on which interface.
 ///
@@ -28,7 +28,7 @@ pub struct KeeperConfig {
     /// The interface for the VIPs and for VRRP.
     pub interface: String,
     /// This server's own address there, the source of its advertisements.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Secret of the site's keepers in hexadecimal, at least 16 bytes. If set, advertisements are sealed, and those
     /// without a valid seal are ignored. `None`: plain VRRP, compatible with keepalived.
     #[serde(default)]
@@ -54,13 +54,13 @@ pub struct KeeperUdp {
     pub port: u16,
     /// Where the other balancers' keepers receive.
     #[serde(default)]
-    pub balancers: Vec<SocketAddrV4>,
+    pub balancers: Vec<SocketAddr>,
     /// Whether one of them would take the VIPs: one that is drained would not.
     #[serde(default)]
     pub has_heir: bool,
     /// Servers that forward messages to the other balancers.
     #[serde(default)]
-    pub relays: Vec<SocketAddrV4>,
+    pub relays: Vec<SocketAddr>,
     /// With `true` messages go to each of `balancers` too, not only to the multicast group, which not every network passes.
     /// Default `false`.
     #[serde(default)]
@@ -71,10 +71,10 @@ pub struct KeeperUdp {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeeperVip {
     /// The virtual address.
-    pub vip: Ipv4Addr,
+    pub vip: IpAddr,
     /// Its VRID, the same on every server.
     pub vrid: Vrid,
-    /// Length of the prefix that the address is added with. Default 32: its network is reached as before.
+    /// Length of the prefix that the address is added with. Default 32: its network is reached as before. One of IPv6 brings no route, whatever it is.
     #[serde(default = "default_prefix")]
     pub prefix: u8,
     /// This server's priority for it, 1 to 254; the VIP's home has the highest.
@@ -101,6 +101,14 @@ fn default_interval_ms() -> u32 {
     100
 }
 
+/// The length of an address in bits.
+const fn width(address: &IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
+    }
+}
+
 impl KeeperConfig {
     /// Whether this configuration can be used.
     ///
@@ -121,7 +129,7 @@ impl KeeperConfig {
             },
         ) in self.vips.iter().enumerate()
         {
-            if !(1..=32).contains(prefix) {
+            if !(1..=width(vip)).contains(prefix) {
                 let (vip, found) = (*vip, *prefix);
                 return Err(KeeperConfigError::Prefix { vip, found });
             }
@@ -145,11 +153,11 @@ pub enum KeeperConfigError {
     /// No interval that advertisements can have.
     #[error("interval_ms is {0}; it must be 10 to 40950")]
     Interval(u32),
-    /// No prefix length of IPv4.
-    #[error("the prefix of {vip} is {found}; it must be 1 to 32")]
+    /// No prefix length of its family.
+    #[error("the prefix of {vip} is {found}; it must be 1 to {}", width(vip))]
     Prefix {
         /// The VIP.
-        vip: Ipv4Addr,
+        vip: IpAddr,
         /// Its prefix length.
         found: u8,
     },
@@ -157,7 +165,7 @@ pub enum KeeperConfigError {
     #[error("the priority of {vip} is {found}; it must be 1 to 254")]
     Priority {
         /// The VIP.
-        vip: Ipv4Addr,
+        vip: IpAddr,
         /// Its priority.
         found: Priority,
     },
@@ -165,7 +173,7 @@ pub enum KeeperConfigError {
     #[error("{vip} or its VRID {vrid} is there twice")]
     Twice {
         /// The VIP.
-        vip: Ipv4Addr,
+        vip: IpAddr,
         /// Its VRID.
         vrid: Vrid,
     },
@@ -210,7 +218,7 @@ pub struct KeeperState {
     #[serde(with = "words")]
     pub config_problem: Option<String>,
     /// Every VIP of the configuration.
-    pub vips: BTreeMap<Ipv4Addr, VipState>,
+    pub vips: BTreeMap<IpAddr, VipState>,
     /// Rejected advertisements, by reason, since the keeper started.
     pub rejected: BTreeMap<String, u64>,
 }
@@ -221,7 +229,7 @@ pub struct VipState {
     /// This server's role for it.
     pub state: VipRole,
     /// Address of its holder; `None` while none is heard.
-    pub owner: Option<Ipv4Addr>,
+    pub owner: Option<IpAddr>,
     /// When `state` or `owner` changed last, in milliseconds since 1970.
     pub since_ms: u64,
     /// Why it changed, in words.
@@ -237,11 +245,11 @@ pub struct VipState {
     /// Address of the router that would take the VIP if it were released now: it is heard, ready, and hears this
     /// server.
     #[serde(default)]
-    pub standby: Option<Ipv4Addr>,
+    pub standby: Option<IpAddr>,
     /// The same one, if its priority is higher than this server's and it has stood by for long enough that the VIP may
     /// go back to it.
     #[serde(default)]
-    pub settled: Option<Ipv4Addr>,
+    pub settled: Option<IpAddr>,
     /// How often this server became Active since the keeper started, by reason (`gaiola_failovers_total`).
     pub takeovers: BTreeMap<String, u64>,
     /// How often this server took the VIP, or kept it against another holder: each time `vip_command` is run again.
@@ -264,17 +272,18 @@ pub enum VipRole {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
 
     #[test]
     fn a_configuration_that_cannot_work_is_refused_in_words() {
         let good = KeeperConfig {
             schema: schema::SCHEMA,
             interface: "eth0".into(),
-            address: Ipv4Addr::new(10, 77, 1, 1),
+            address: IpAddr::V4(Ipv4Addr::new(10, 77, 1, 1)),
             key: None,
             interval_ms: 100,
             vips: vec![KeeperVip {
-                vip: Ipv4Addr::new(10, 77, 0, 100),
+                vip: IpAddr::V4(Ipv4Addr::new(10, 77, 0, 100)),
                 vrid: Vrid::new(1).unwrap(),
                 prefix: 32,
                 priority: Priority(200),

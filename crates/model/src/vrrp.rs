@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::num::NonZeroU8;
 use std::time::Duration;
 
@@ -85,7 +85,7 @@ pub struct Advertisement {
     /// How often the sender advertises, 10 ms to 40.95 s in steps of 10 ms.
     pub interval: Duration,
     /// The virtual addresses, at most 255.
-    pub vips: Vec<Ipv4Addr>,
+    pub vips: Vec<IpAddr>,
 }
 
 impl Advertisement {
@@ -122,7 +122,7 @@ pub struct Hello {
     /// The sender is a Backup: it would take the addresses if they were released.
     pub stands_by: bool,
     /// Addresses of the other routers that the sender hears, at most 255.
-    pub hears: Vec<Ipv4Addr>,
+    pub hears: Vec<IpAddr>,
 }
 
 impl Hello {
@@ -132,7 +132,7 @@ impl Hello {
     }
 
     /// Whether the sender hears this router.
-    pub fn hears(&self, router: Ipv4Addr) -> bool {
+    pub fn hears(&self, router: IpAddr) -> bool {
         self.hears.contains(&router)
     }
 }

@@ -185,6 +185,13 @@ impl WorkerConfig {
         all.find(|(_, other)| other.config.name == *name)
     }
 
+    /// Whether a server of the backend of this name takes traffic.
+    pub(super) fn is_up(&self, backend: &str) -> bool {
+        let mut all = self.backends();
+        let found = all.find(|found| found.config.name == backend);
+        found.is_some_and(Backend::any_usable)
+    }
+
     /// Concurrent connections and requests of the process, of the frontend, and of what answered a request.
     pub(super) fn load(&self, frontend: usize, served_by: ServedBy) -> Load {
         let open = |frontend: &Frontend| u64::from(frontend.share.open());

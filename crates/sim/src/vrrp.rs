@@ -30,7 +30,7 @@ use node::Node;
 use orders::Orders;
 use relays::{Relay, State};
 pub use sabotage::Sabotage;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 /// Parameters of a run; everything else is random.
@@ -455,8 +455,8 @@ fn vrid(vip: usize) -> Vrid {
         .expect("few VIPs")
 }
 
-fn address_of(vip: usize) -> Ipv4Addr {
-    Ipv4Addr::new(10, 77, 0, 99 + vrid(vip).get())
+fn address_of(vip: usize) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(10, 77, 0, 99 + vrid(vip).get()))
 }
 
 /// The balancer of a node.

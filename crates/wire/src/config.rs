@@ -11,8 +11,8 @@ pub use crate::file::{ConfigErrors, Mistake};
 
 use crate::file;
 use gaiola_model::Config;
-use ipnet::Ipv4Net;
-use std::net::Ipv4Addr;
+use ipnet::IpNet;
+use std::net::IpAddr;
 
 /// What a file does not say, but its meaning depends on.
 #[derive(Clone, Debug, Default)]
@@ -26,12 +26,12 @@ pub struct Surroundings<'a> {
 /// The VIPs that a provider can give.
 #[derive(Clone, Debug)]
 pub struct VipRange {
-    /// They are in this network,
-    pub network: Ipv4Net,
-    /// and in none of these parts of it, each with the reason: `is the lab's own address`.
-    pub taken: Vec<(Ipv4Net, String)>,
+    /// They are in one of these networks,
+    pub networks: Vec<IpNet>,
+    /// and in none of these parts of them, each with the reason: `is the lab's own address`.
+    pub taken: Vec<(IpNet, String)>,
     /// The first free one, as an example.
-    pub example: Ipv4Addr,
+    pub example: IpAddr,
 }
 
 /// Decodes a `gaiola.toml` that names its site.

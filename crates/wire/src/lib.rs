@@ -11,6 +11,7 @@ pub mod hex;
 pub mod http1;
 pub mod metrics;
 
+pub mod ndp;
 pub mod peers;
 pub mod proxy_file;
 pub mod proxy_protocol;

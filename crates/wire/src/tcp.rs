@@ -1,7 +1,8 @@
-//! A TCP segment in its IPv4 packet, as received from a raw socket.
+//! A TCP segment in its IP packet, as received from a raw socket.
 
 use crate::checksum;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 
 const PROTOCOL: u8 = 6;
 /// Offset of the checksum in the TCP header, and the header's minimum length.
@@ -20,20 +21,43 @@ const SHORTEST_HEADER: usize = 20;
 /// assert_eq!(packet[36..38], [0xff, 0xe5]);
 /// ```
 pub fn fill_in_checksum(packet: &mut [u8]) -> Option<()> {
-    let head: [u8; 20] = *packet.first_chunk()?;
-    let begin = usize::from(head[0] & 0x0f) * 4;
-    let end = usize::from(u16::from_be_bytes([head[2], head[3]]));
-    let is_tcp = head[0] >> 4 == 4 && head[9] == PROTOCOL && begin >= head.len();
-    let segment = packet.get_mut(begin..end).filter(|_| is_tcp)?;
+    let (addresses, segment) = match packet.first()? >> 4 {
+        4 => over_ipv4(packet)?,
+        6 => over_ipv6(packet)?,
+        _ => return None,
+    };
+    let segment = packet.get_mut(segment)?;
     let field = CHECKSUM..CHECKSUM + 2;
     if segment.len() < SHORTEST_HEADER {
         return None;
     }
     segment[field.clone()].fill(0);
-    let address = |at: usize| Ipv4Addr::new(head[at], head[at + 1], head[at + 2], head[at + 3]);
-    let sum = checksum::internet(segment, Some(((address(12), address(16)), PROTOCOL)));
+    let sum = checksum::internet(segment, Some((addresses, PROTOCOL)));
     segment[field].copy_from_slice(&sum.to_be_bytes());
     Some(())
+}
+
+/// Source and destination, and where the segment is.
+type Segment = ((IpAddr, IpAddr), Range<usize>);
+
+fn over_ipv4(packet: &[u8]) -> Option<Segment> {
+    let head: &[u8; 20] = packet.first_chunk()?;
+    let begin = usize::from(head[0] & 0x0f) * 4;
+    let end = usize::from(u16::from_be_bytes([head[2], head[3]]));
+    let is_tcp = head[9] == PROTOCOL && begin >= head.len();
+    let address = |at: usize| Ipv4Addr::new(head[at], head[at + 1], head[at + 2], head[at + 3]);
+    is_tcp.then(|| ((address(12).into(), address(16).into()), begin..end))
+}
+
+/// Without extension headers, which no client's SYN has.
+fn over_ipv6(packet: &[u8]) -> Option<Segment> {
+    const HEAD: usize = 40;
+    let head: &[u8; HEAD] = packet.first_chunk()?;
+    let length = usize::from(u16::from_be_bytes([head[4], head[5]]));
+    let address = |at: usize| head[at..].first_chunk::<16>().map(|it| Ipv6Addr::from(*it));
+    let (source, destination) = (address(8)?, address(24)?);
+    let is_tcp = head[6] == PROTOCOL;
+    is_tcp.then(|| ((source.into(), destination.into()), HEAD..HEAD + length))
 }
 
 #[cfg(test)]
@@ -57,6 +81,24 @@ mod tests {
         let addresses = ([10, 77, 2, 1].into(), [10, 77, 0, 100].into());
         assert_eq!(
             checksum::internet(&packet[20..], Some((addresses, PROTOCOL))),
+            0
+        );
+    }
+
+    #[test]
+    fn a_segment_over_ipv6_gets_a_checksum_too() {
+        let mut packet = vec![0; 60];
+        packet[0] = 0x60;
+        packet[5] = 20;
+        packet[6] = PROTOCOL;
+        packet[23] = 1;
+        packet[39] = 2;
+        packet[53] = 2;
+        fill_in_checksum(&mut packet).unwrap();
+        let addresses = ("::1".parse().unwrap(), "::2".parse().unwrap());
+        assert_ne!(packet[56..58], [0, 0]);
+        assert_eq!(
+            checksum::internet(&packet[40..], Some((addresses, PROTOCOL))),
             0
         );
     }

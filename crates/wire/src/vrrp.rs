@@ -1,4 +1,4 @@
-//! VRRP version 3 over IPv4 (RFC 9568), with a seal of our own.
+//! VRRP version 3 over IPv4 and IPv6 (RFC 9568), with a seal of our own.
 //!
 //! VRRP has no authentication since RFC 3768: anybody who can send on the network can take a VIP. With a [`Key`] every
 //! advertisement carries a trailer of 40 bytes after the addresses, and one without a valid trailer is rejected:
@@ -15,19 +15,24 @@
 //! ([`Stamp`]), and `core::vrrp::Freshness` rejects one that was seen before. One gap remains: a keeper that has just
 //! started remembers no stamps, so it accepts a recording of a router that is silent now.
 //!
+//! **Over IPv6** ([`wide`]) all addresses in a message have 16 bytes, those of IPv4 as `::ffff:a.b.c.d`. Packets come from link-local addresses, by which
+//! nobody knows a router of a sealed site. So its trailer begins with the sender's own address, and the HMAC covers this one in place of the packet's
+//! addresses. The kernel writes and verifies the checksum.
+//!
 //! Over UDP ([`Datagram`]) the same sealed payload goes to other balancers and to relays: as if it were in a packet from its
 //! sender to [`GROUP`], whoever it is sent to.
 
 mod datagram;
 mod ipv4;
 mod seal;
+pub mod wide;
 
 pub use datagram::{Datagram, LONGEST as LONGEST_DATAGRAM};
 pub use ipv4::{Ipv4Packet, PROTOCOL};
 pub use seal::{Key, KeyError};
 
 use gaiola_model::vrrp::{Advertisement, Hello, Message, Priority, Stamp, Vrid};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 /// Destination of advertisements: all VRRP routers on the network.
@@ -99,7 +104,7 @@ pub enum Rejected {
 ///
 /// # Panics
 ///
-/// With more than 255 addresses.
+/// With more than 255 addresses, or one of IPv6.
 ///
 /// ```
 /// use gaiola_model::vrrp::{Advertisement, Message, Priority, Vrid};
@@ -122,19 +127,13 @@ pub fn encode(
     checksum: Checksum,
     seal: Option<(&Key, Stamp)>,
 ) -> Vec<u8> {
-    let mut payload = match message {
-        Message::Advertisement(it) => {
-            let interval = centiseconds(it.interval);
-            write(ADVERTISEMENT, it.vrid, it.priority, interval, &it.vips)
-        }
-        Message::Hello(it) => {
-            let stands_by = if it.stands_by { STANDS_BY } else { 0 };
-            let interval = centiseconds(it.interval) | stands_by;
-            write(HELLO, it.vrid, it.priority, interval, &it.hears)
-        }
+    let narrow = |address: &IpAddr| match address {
+        IpAddr::V4(address) => address.octets(),
+        IpAddr::V6(_) => panic!("an IPv6 address goes over IPv6 alone"),
     };
+    let mut payload = write(message, narrow);
     if let Some((key, stamp)) = seal {
-        seal::append(&mut payload, endpoints, key, stamp);
+        seal::append(&mut payload, &covered(endpoints), key, stamp);
     }
     let sum = match checksum {
         Checksum::WithPseudoHeader => ipv4::checksum(&payload, Some(endpoints)),
@@ -165,30 +164,51 @@ pub fn decode(
         return Err(Rejected::Checksum);
     }
     let end = HEAD + usize::from(head[3]) * 4;
-    let message = read(head, payload.get(HEAD..end).ok_or(Rejected::Malformed)?)?;
+    let addresses = payload.get(HEAD..end).ok_or(Rejected::Malformed)?;
+    let addresses = addresses.as_chunks::<4>().0.iter();
+    let message = read(head, addresses.map(|&octets| octets.into()).collect())?;
+    let covered = covered(endpoints);
     let stamp = match key {
-        Some(key) => Some(seal::check(payload, end, endpoints, key).ok_or(Rejected::Seal)?),
+        Some(key) => Some(seal::check(payload, end, &covered, key).ok_or(Rejected::Seal)?),
         None => None,
     };
     Ok(Received { message, stamp })
 }
 
+/// What a seal covers of the packet's addresses.
+fn covered(endpoints: Endpoints) -> Vec<u8> {
+    let Endpoints {
+        source,
+        destination,
+    } = endpoints;
+    [source.octets(), destination.octets()].concat()
+}
+
 /// The message without a checksum.
-fn write(kind: u8, vrid: Vrid, priority: Priority, interval: u16, them: &[Ipv4Addr]) -> Vec<u8> {
-    let count = u8::try_from(them.len()).expect("at most 255 addresses");
+fn write<const WIDTH: usize>(message: &Message, octets: fn(&IpAddr) -> [u8; WIDTH]) -> Vec<u8> {
+    let (kind, vrid, priority, interval, addresses) = match message {
+        Message::Advertisement(it) => {
+            let interval = centiseconds(it.interval);
+            (ADVERTISEMENT, it.vrid, it.priority, interval, &it.vips)
+        }
+        Message::Hello(it) => {
+            let stands_by = if it.stands_by { STANDS_BY } else { 0 };
+            let interval = centiseconds(it.interval) | stands_by;
+            (HELLO, it.vrid, it.priority, interval, &it.hears)
+        }
+    };
+    let count = u8::try_from(addresses.len()).expect("at most 255 addresses");
     let [high, low] = interval.to_be_bytes();
     let mut payload = vec![kind, vrid.get(), priority.0, count, high, low, 0, 0];
-    payload.extend(them.iter().flat_map(Ipv4Addr::octets));
+    payload.extend(addresses.iter().flat_map(octets));
     payload
 }
 
-fn read(head: &[u8; HEAD], addresses: &[u8]) -> Result<Message, Rejected> {
+fn read(head: &[u8; HEAD], addresses: Vec<IpAddr>) -> Result<Message, Rejected> {
     let field = u16::from_be_bytes([head[4], head[5]]);
     let vrid = Vrid::new(head[1]).ok_or(Rejected::Malformed)?;
     let priority = Priority(head[2]);
     let interval = Duration::from_millis(u64::from(field & INTERVAL) * 10);
-    let addresses = addresses.as_chunks::<4>().0.iter();
-    let addresses: Vec<Ipv4Addr> = addresses.map(|&octets| octets.into()).collect();
     match head[0] {
         _ if interval.is_zero() => Err(Rejected::Malformed),
         HELLO => Ok(Message::Hello(Hello {

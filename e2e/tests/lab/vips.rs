@@ -14,26 +14,38 @@ const AT_LAST: Duration = Duration::from_millis(2900);
 const VIPS: [&str; 2] = ["10.77.0.100", "10.77.0.101"];
 
 fn site(name: &str) -> Site {
+    let site = site_with(name, "");
+    until_held(&site, "lb1");
+    site
+}
+
+fn site_with(name: &str, vips: &str) -> Site {
     let site = Site::new(
         Who::caller(),
         name,
-        "[balancer]\nservers = 2\n[app]\nservers = 1\ninstances = 2\ngrace = \"1s\"\nrun = \"{run}\"\n",
+        &format!(
+            "[balancer]\nservers = 2\n{vips}\n[app]\nservers = 1\ninstances = 2\ngrace = \"1s\"\nrun = \"{{run}}\"\n"
+        ),
     );
     site.up();
-    until_held(&site, "lb1");
     site
 }
 
 /// Waits until that balancer holds the first VIP, and lb2 the second.
 #[track_caller]
 fn until_held(site: &Site, by: &str) {
+    until_these_are_held(site, VIPS, by);
+}
+
+#[track_caller]
+fn until_these_are_held(site: &Site, vips: [&str; 2], by: &str) {
     site.wait_for(&format!("{by} holds the first VIP"), HOME, || {
         let holder = |vip: &str| {
             let holders = ["lb1", "lb2"].into_iter();
             let held: Vec<_> = holders.filter(|lb| site.holds(lb, vip)).collect();
             held
         };
-        VIPS.map(holder) == [vec![by], vec!["lb2"]]
+        vips.map(holder) == [vec![by], vec!["lb2"]]
     });
 }
 
@@ -45,6 +57,26 @@ fn no_connection_fails_while_a_balancer_is_drained_and_comes_back() {
         until_held(&site, "lb2");
         site.gaiola(&["undrain", "lb1"]).expect(0, &[]);
         until_held(&site, "lb1");
+    });
+    for (vip, probed) in probed {
+        assert!(probed.answered > 0, "{vip}: {probed:?}");
+        assert!(
+            probed.unconnected.is_empty() && probed.broken.is_empty(),
+            "{vip}: {probed:?}"
+        );
+    }
+}
+
+#[test]
+fn no_connection_to_an_ipv6_vip_fails_while_its_balancer_is_drained_and_comes_back() {
+    let vips = ["fd0a:4d::100", "10.77.0.101"];
+    let site = site_with("wide", &format!("vips = {vips:?}"));
+    until_these_are_held(&site, vips, "lb1");
+    let ((), probed) = site.probed("app1", &vips, AT_ONCE, || {
+        site.gaiola(&["drain", "lb1"]).expect(0, &[]);
+        until_these_are_held(&site, vips, "lb2");
+        site.gaiola(&["undrain", "lb1"]).expect(0, &[]);
+        until_these_are_held(&site, vips, "lb1");
     });
     for (vip, probed) in probed {
         assert!(probed.answered > 0, "{vip}: {probed:?}");

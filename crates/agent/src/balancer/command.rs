@@ -5,7 +5,7 @@ use gaiola_core::vrrp::command::{COMMAND_LIMIT, Input, Output, VipCommand};
 use gaiola_model::Time;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -42,7 +42,7 @@ pub(super) struct Commands {
     began: Instant,
     /// The last tick.
     ticked: Option<Instant>,
-    each: BTreeMap<Ipv4Addr, Call>,
+    each: BTreeMap<IpAddr, Call>,
 }
 
 #[derive(Default)]
@@ -71,7 +71,7 @@ impl Commands {
 
     /// Runs and kills what must be. `held`: the VIPs that this server holds, each with its claims. To be called a few times a
     /// second.
-    pub(super) async fn tick(&mut self, command: Option<&str>, held: &BTreeMap<Ipv4Addr, u64>) {
+    pub(super) async fn tick(&mut self, command: Option<&str>, held: &BTreeMap<IpAddr, u64>) {
         let slept = self.ticked.replace(Instant::now());
         if slept.is_some_and(|at| at.elapsed() > SLEPT) {
             // What the keeper reports may be from before that: it is read again first.
@@ -126,7 +126,7 @@ impl Commands {
 
 impl Call {
     /// Notes the end of the command that ran.
-    async fn reap(&mut self, now: Time, vip: Ipv4Addr, out: &mut Vec<Output>) {
+    async fn reap(&mut self, now: Time, vip: IpAddr, out: &mut Vec<Output>) {
         let Some(running) = self.running.take_if(|running| running.ended.is_finished()) else {
             return;
         };
@@ -147,7 +147,7 @@ impl Call {
         }
     }
 
-    fn run(&mut self, vip: Ipv4Addr, command: &str, around: &Surroundings) {
+    fn run(&mut self, vip: IpAddr, command: &str, around: &Surroundings) {
         tracing::info!(%vip, command, "runs vip_command");
         // The limit holds also where this agent ends before the command.
         let mut shell = Command::new("timeout");
@@ -223,9 +223,10 @@ fn last_line(said: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
     use std::path::Path;
 
-    const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+    const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 100));
 
     fn commands() -> Commands {
         Commands::new(Surroundings {
@@ -240,7 +241,7 @@ mod tests {
     async fn until(
         commands: &mut Commands,
         command: &str,
-        held: &BTreeMap<Ipv4Addr, u64>,
+        held: &BTreeMap<IpAddr, u64>,
         is_so: impl Fn(&Commands) -> bool,
     ) {
         let limit = Instant::now() + Duration::from_secs(20);
@@ -262,7 +263,7 @@ mod tests {
         tokio::task::LocalSet::new().block_on(&runtime, test);
     }
 
-    fn held(claims: u64) -> BTreeMap<Ipv4Addr, u64> {
+    fn held(claims: u64) -> BTreeMap<IpAddr, u64> {
         [(VIP, claims)].into()
     }
 

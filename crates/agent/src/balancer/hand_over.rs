@@ -6,12 +6,12 @@ use gaiola_core::vrrp::hand_over::{HandOver, Heir, KeeperView, Output, REFUSING,
 use gaiola_model::Time;
 use gaiola_model::keeper::VipRole;
 use gaiola_model::proxy::Admission;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// Hands the VIP over if its heir takes it; either way the VIP is served when this ends.
-pub(super) async fn hand_over(vip: Ipv4Addr, heir: Heir, keeper: KeeperFile) {
+pub(super) async fn hand_over(vip: IpAddr, heir: Heir, keeper: KeeperFile) {
     tracing::info!(%vip, "handing over a VIP");
     let began = Instant::now();
     let mut out = Vec::new();
@@ -30,13 +30,13 @@ pub(super) async fn hand_over(vip: Ipv4Addr, heir: Heir, keeper: KeeperFile) {
 }
 
 /// Answers new connections again, and then those that were held back.
-pub(super) async fn serve_on(vip: Ipv4Addr, keeper: KeeperFile) {
+pub(super) async fn serve_on(vip: IpAddr, keeper: KeeperFile) {
     for output in SERVE {
         carry_out(vip, output, &keeper).await;
     }
 }
 
-async fn carry_out(vip: Ipv4Addr, output: Output, keeper: &KeeperFile) {
+async fn carry_out(vip: IpAddr, output: Output, keeper: &KeeperFile) {
     match output {
         Output::Close => set_admission(vip, keeper, Admission::Close, Duration::ZERO).await,
         Output::Refuse => set_admission(vip, keeper, Admission::Refuse, REFUSING).await,
@@ -52,7 +52,7 @@ async fn carry_out(vip: Ipv4Addr, output: Output, keeper: &KeeperFile) {
 }
 
 /// What the keeper reports of the VIP.
-fn seen(vip: Ipv4Addr, keeper: &KeeperFile) -> Option<KeeperView> {
+fn seen(vip: IpAddr, keeper: &KeeperFile) -> Option<KeeperView> {
     let state = keeper.state_of(vip)?;
     let asked = keeper.configured(vip).map(|entry| entry.yields);
     Some(KeeperView {
@@ -63,7 +63,7 @@ fn seen(vip: Ipv4Addr, keeper: &KeeperFile) -> Option<KeeperView> {
     })
 }
 
-async fn set_admission(vip: Ipv4Addr, keeper: &KeeperFile, admission: Admission, wait: Duration) {
+async fn set_admission(vip: IpAddr, keeper: &KeeperFile, admission: Admission, wait: Duration) {
     match admit(keeper.proxy(), vip, admission, wait).await {
         Ok(left) if left > 0 && admission == Admission::Refuse => {
             tracing::warn!(%vip, connections = left, "a VIP moves with connections still open");

@@ -4,7 +4,7 @@ use crate::state::{read_document, write_document_over};
 use gaiola_model::keeper::{KeeperConfig, KeeperState, KeeperVip, VipState};
 use gaiola_model::schema::SCHEMA;
 use std::cell::RefCell;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -39,12 +39,12 @@ impl KeeperFile {
     }
 
     /// The keeper's state of one VIP.
-    pub(super) fn state_of(&self, vip: Ipv4Addr) -> Option<VipState> {
+    pub(super) fn state_of(&self, vip: IpAddr) -> Option<VipState> {
         self.state()?.vips.remove(&vip)
     }
 
     /// The keeper's configuration of one VIP.
-    pub(super) fn configured(&self, vip: Ipv4Addr) -> Option<KeeperVip> {
+    pub(super) fn configured(&self, vip: IpAddr) -> Option<KeeperVip> {
         let config = self.written.borrow();
         let mut vips = config.iter().flat_map(|config| &config.vips);
         vips.find(|entry| entry.vip == vip).cloned()
@@ -62,7 +62,7 @@ impl KeeperFile {
     }
 
     /// Changes the configuration of one VIP, if there is one.
-    pub(super) fn change(&self, vip: Ipv4Addr, change: impl FnOnce(&mut KeeperVip)) {
+    pub(super) fn change(&self, vip: IpAddr, change: impl FnOnce(&mut KeeperVip)) {
         let Some(mut config) = self.written.borrow().clone() else {
             return;
         };

@@ -313,6 +313,7 @@ mod tests {
             location: Location::at([10, 77, 4, 1].into()),
             interface: "eth0".into(),
             prefix_length: 16,
+            further: Vec::new(),
             directories: State::at(state.into()).directories("db1".parse().unwrap()),
             store_token: String::new(),
             database_user: None,

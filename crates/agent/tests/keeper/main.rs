@@ -9,3 +9,4 @@ mod netlink;
 mod probe;
 mod relay;
 mod site;
+mod wide;

@@ -1,8 +1,8 @@
 //! A client that opens a new connection to the VIP every 10 ms and writes down which server answered.
 
-use crate::site::{VIP, wait};
+use crate::site::{VIP, WIDE_VIP, wait};
 use std::io::Read;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -21,15 +21,25 @@ pub(crate) struct Probe {
 
 impl Probe {
     pub(crate) fn start() -> Self {
-        Self::with_timeout(TIMEOUT)
+        Self::to(VIP, TIMEOUT)
+    }
+
+    /// The same, of the IPv6 VIP.
+    pub(crate) fn wide() -> Self {
+        Self::to(WIDE_VIP, TIMEOUT)
     }
 
     /// A client that waits for each answer for as long as people do.
     pub(crate) fn patient() -> Self {
-        Self::with_timeout(Duration::from_secs(10))
+        Self::to(VIP, Duration::from_secs(10))
     }
 
-    fn with_timeout(timeout: Duration) -> Self {
+    /// As [`Self::patient`], of the IPv6 VIP.
+    pub(crate) fn patient_wide() -> Self {
+        Self::to(WIDE_VIP, Duration::from_secs(10))
+    }
+
+    fn to(vip: IpAddr, timeout: Duration) -> Self {
         let failed = Arc::new(AtomicUsize::new(0));
         let failures = failed.clone();
         let answers = Answers::default();
@@ -38,7 +48,7 @@ impl Probe {
         std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
                 let begin = Instant::now();
-                match ask(timeout) {
+                match ask(vip, timeout) {
                     Some(name) => written.lock().unwrap().push((Instant::now(), name)),
                     None => {
                         failures.fetch_add(1, Ordering::Relaxed);
@@ -100,8 +110,8 @@ impl Drop for Probe {
     }
 }
 
-fn ask(timeout: Duration) -> Option<String> {
-    let vip = SocketAddr::from((VIP, 80));
+fn ask(vip: IpAddr, timeout: Duration) -> Option<String> {
+    let vip = SocketAddr::from((vip, 80));
     let mut stream = TcpStream::connect_timeout(&vip, timeout).ok()?;
     stream.set_read_timeout(Some(timeout)).ok()?;
     let mut name = String::new();

@@ -6,7 +6,7 @@ use gaiola_model::keeper::{KeeperConfig, KeeperState, KeeperUdp, KeeperVip, VipR
 use gaiola_model::vrrp::{Priority, Vrid};
 use gaiola_os::netlink::{Lifetime, Netlink};
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,7 +14,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+pub(crate) const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 100));
+
+/// The same over IPv6.
+pub(crate) const WIDE_VIP: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd0a, 0x4d, 0, 0, 0, 0, 0, 0x100));
 
 /// For any state that is waited for: an hour on a machine that is not stuck.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -40,13 +43,13 @@ fn process_of_a_server() {
 }
 
 /// Where the keeper or the relay of the server with this address receives.
-fn socket(address: Ipv4Addr) -> SocketAddrV4 {
-    SocketAddrV4::new(address, 9181)
+fn socket(address: IpAddr) -> SocketAddr {
+    SocketAddr::new(address, 9181)
 }
 
 /// Relays between lb1 and lb2.
-fn relay(own: Ipv4Addr) {
-    let keepers = [1, 2].map(|n| socket(Ipv4Addr::new(10, 77, 1, n)));
+fn relay(own: IpAddr) {
+    let keepers = [1, 2].map(|n| socket(IpAddr::V4(Ipv4Addr::new(10, 77, 1, n))));
     let mut thread = RelayThread::start(socket(own)).unwrap();
     thread.serve(keepers.to_vec());
     loop {
@@ -56,7 +59,7 @@ fn relay(own: Ipv4Addr) {
 
 /// Answers every client of port 80 with the server it has reached, on whatever address.
 fn answer_with_name(name: &str) {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 80)).unwrap();
+    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 80)).unwrap();
     for stream in listener.incoming() {
         let _ = stream.and_then(|mut stream| stream.write_all(name.as_bytes()));
     }
@@ -75,6 +78,8 @@ impl Site {
         net.set_up("br0").unwrap();
         let own = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1));
         net.add_address("br0", own, 16, Lifetime::Forever).unwrap();
+        let wide = "fd0a:4d::1".parse().unwrap();
+        net.add_address("br0", wide, 64, Lifetime::Forever).unwrap();
         Self {
             net,
             directory: tempfile::tempdir().unwrap(),
@@ -102,7 +107,7 @@ impl Site {
             .spawn()
             .unwrap();
         let server = Server {
-            address: Ipv4Addr::new(10, 77, 1, number),
+            address: IpAddr::V4(Ipv4Addr::new(10, 77, 1, number)),
             port: format!("port{number}"),
             directory,
             process,
@@ -117,9 +122,11 @@ impl Site {
         self.net.set_master(&server.port, "br0").unwrap();
         self.net.set_up(&server.port).unwrap();
         let address = format!("{}/16", server.address);
+        let wide = format!("fd0a:4d::1:{number}/64");
         for arguments in [
             &["link", "set", "lo", "up"][..],
             &["address", "add", &address, "dev", "eth0"],
+            &["address", "add", &wide, "dev", "eth0", "nodad"],
             &["link", "set", "eth0", "up"],
         ] {
             let done = server.inside("ip").args(arguments).status().unwrap();
@@ -131,7 +138,7 @@ impl Site {
 
 /// One balancer.
 pub(crate) struct Server {
-    pub(crate) address: Ipv4Addr,
+    pub(crate) address: IpAddr,
     /// Its port of the bridge.
     pub(crate) port: String,
     pub(crate) directory: PathBuf,
@@ -174,9 +181,22 @@ impl Server {
         }
     }
 
+    /// The same with an IPv6 VIP.
+    pub(crate) fn wide(config: KeeperConfig) -> KeeperConfig {
+        let vips = config.vips.into_iter().map(|vip| KeeperVip {
+            vip: WIDE_VIP,
+            prefix: 128,
+            ..vip
+        });
+        KeeperConfig {
+            vips: vips.collect(),
+            ..config
+        }
+    }
+
     /// The configuration of one of two balancers with a key and these relays.
     pub(crate) fn sealed_config(&self, priority: u8, relays: &[&Self]) -> KeeperConfig {
-        let balancers = [1, 2].map(|n| Ipv4Addr::new(10, 77, 1, n));
+        let balancers = [1, 2].map(|n| IpAddr::V4(Ipv4Addr::new(10, 77, 1, n)));
         let others = balancers.into_iter().filter(|it| *it != self.address);
         KeeperConfig {
             key: Some("0f1e2d3c4b5a69788796a5b4c3d2e1f0".into()),
@@ -278,8 +298,9 @@ impl Server {
         serde_json::from_slice(&text).ok()
     }
 
+    /// Its role for its only VIP.
     pub(crate) fn role(&self) -> Option<VipRole> {
-        Some(self.state()?.vips.get(&VIP)?.state)
+        Some(self.state()?.vips.values().next()?.state)
     }
 
     pub(crate) fn wait_for_role(&self, role: VipRole) {
@@ -291,6 +312,19 @@ impl Server {
     /// Whether the kernel has the VIP on this server's interface.
     pub(crate) fn has_vip(&self) -> bool {
         self.has_vip_with(32)
+    }
+
+    /// What the kernel says of the IPv6 VIP; empty if it does not have it.
+    pub(crate) fn wide_vip(&self) -> String {
+        let listed = self
+            .inside("ip")
+            .args(["-6", "-o", "address", "show", "dev", "eth0"])
+            .output()
+            .unwrap();
+        let listed = String::from_utf8_lossy(&listed.stdout);
+        let mut lines = listed.lines();
+        let line = lines.find(|line| line.contains(&format!("{WIDE_VIP}/128")));
+        line.unwrap_or_default().to_owned()
     }
 
     /// The same, with a prefix of this length.

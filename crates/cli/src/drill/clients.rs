@@ -73,16 +73,17 @@ impl FaultInjector<'_> {
         Ok(sent)
     }
 
-    /// Where a client reaches each VIP, and the address that it has there.
-    async fn outside(&self) -> anyhow::Result<(Seat, Option<IpAddr>)> {
+    /// Where a client reaches each VIP, and the addresses that it has there.
+    async fn outside(&self) -> anyhow::Result<(Seat, Vec<IpAddr>)> {
         if let Ground::Machines(_) = self.ground {
             // Like all clients of a drill on machines.
             let mut command = Command::new("/proc/self/exe");
             command.arg("visit");
-            return Ok((here(command), None));
+            return Ok((here(command), Vec::new()));
         }
         let outside: Access = self.ask(Request::get("/network")).await?;
-        Ok((here(visit(&outside)?), outside.client))
+        let own = [outside.client, outside.wide_client];
+        Ok((here(visit(&outside)?), own.into_iter().flatten().collect()))
     }
 
     /// A client's place on a server that will be harmed.

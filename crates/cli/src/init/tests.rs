@@ -174,7 +174,7 @@ fn all_mistakes_are_found_at_once() {
             "\"a\" and \"deploy@a\" are one machine",
             "virtual address 10.0.0.7 is the machine 10.0.0.7",
             "virtual address 10.0.0.8 is named more than once",
-            "virtual address \"here\" is not an IPv4 address",
+            "virtual address \"here\" is not an IP address",
         ]
     );
 }

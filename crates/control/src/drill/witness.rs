@@ -43,7 +43,7 @@ enum What {
     /// Open a new connection to each of these every 10 ms.
     Probe {
         doors: Vec<SocketAddr>,
-        from: Option<IpAddr>,
+        from: Vec<IpAddr>,
         path: String,
         tls: bool,
     },
@@ -132,7 +132,7 @@ async fn work(
             tls,
         } => {
             let doors = doors.into_iter();
-            let courses = doors.map(|door| straight_to(door, from, &path, tls));
+            let courses = doors.map(|door| straight_to(door, &from, &path, tls));
             let probes: Vec<Probe> = courses.map(|it| Probe::start(&it, &record)).collect();
             let _ = stopped.await;
             for probe in probes {
@@ -165,15 +165,16 @@ async fn report(acknowledged: Vec<Acknowledged>, reports: &mpsc::Sender<Line>) {
     }
 }
 
-/// A probe of one VIP, by a client with its own address.
-fn straight_to(door: SocketAddr, from: Option<IpAddr>, path: &str, tls: bool) -> Course {
+/// A probe of one VIP, by a client with the one of these addresses that is of the VIP's family.
+fn straight_to(door: SocketAddr, from: &[IpAddr], path: &str, tls: bool) -> Course {
     let course = Course::new(door, None).probing(path, true);
     let mut course = if tls {
         course.clone().over_tls().unwrap_or(course)
     } else {
         course
     };
-    course.from = from;
+    let mut from = from.iter().copied();
+    course.from = from.find(|own| own.is_ipv4() == door.is_ipv4());
     course.probed.kind = Kind::Vip(door.ip());
     course
 }
@@ -198,7 +199,7 @@ pub struct Witness {
 }
 
 impl Witness {
-    /// Starts a witness that probes VIPs from the address `from`, over TLS if the site uses it. Its seat
+    /// Starts a witness that probes VIPs from the addresses `from`, one of each family, over TLS if the site uses it. Its seat
     /// reaches the VIPs.
     ///
     /// # Errors
@@ -206,7 +207,7 @@ impl Witness {
     pub fn of_vips(
         seat: Seat,
         doors: Vec<SocketAddr>,
-        from: Option<IpAddr>,
+        from: Vec<IpAddr>,
         course: &Course,
         record: &Record,
     ) -> Result<Self, WitnessError> {

@@ -319,6 +319,7 @@ impl Lab {
             enter: identity.map(|identity| self.enter(identity.pid)),
             disk: disk::of(self, server),
             client: None,
+            wide_client: None,
         }
     }
 
@@ -328,6 +329,7 @@ impl Lab {
             enter: Some(self.enter(std::process::id())),
             disk: Disk::Unknown,
             client: Some(network::CLIENT.into()),
+            wide_client: Some(network::WIDE_CLIENT.into()),
         }
     }
 

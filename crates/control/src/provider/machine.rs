@@ -292,6 +292,7 @@ impl Machine {
             enter: host.map(|host| Enter::Ssh { host }),
             disk: Disk::Unknown,
             client: None,
+            wide_client: None,
         }
     }
 
@@ -301,6 +302,7 @@ impl Machine {
             enter: Some(Enter::Ssh { host: self.host() }),
             disk: Disk::Unknown,
             client: None,
+            wide_client: None,
         }
     }
 

@@ -76,10 +76,12 @@ impl Counted {
     }
 
     fn take(&mut self, sample: &Sample<'_>) -> Option<()> {
-        if let Some([_, _, server, code]) = sample.of(&metric::HTTP_REQUESTS) {
+        if let Some([_, backend, server, code]) = sample.of(&metric::HTTP_REQUESTS) {
             let (count, counts) = (sample.value::<u64>()?, self.of(&server));
             counts.all += count;
             match code.as_bytes().first() {
+                // A balancer's own answers about its health fail nobody.
+                Some(b'5') if *backend == *"-" => {}
                 Some(b'5') => counts.failed += count,
                 Some(b'1'..=b'9') => {}
                 _ => counts.unanswered += count,
@@ -279,6 +281,7 @@ mod tests {
         let mut requests = text.family(&metric::HTTP_REQUESTS);
         requests.sample([frontend, backend, server, "200"], ok);
         requests.sample([frontend, backend, server, "503"], failed);
+        requests.sample([frontend, "-", "-", "503"], 0_u64);
         text.family(&metric::RETRIES).sample(labels, 7_u64);
         let observed = Histogram {
             bounds: &[0.1, 1.0],

@@ -20,7 +20,9 @@ pub(super) fn taken<'a>(
     let wanted = wanted(expected, machine);
     let is_wanted = |used: &UsedPort| {
         let meets = |(address, port): &(IpAddr, u16)| {
-            let overlaps = used.address.is_unspecified() || used.address.to_canonical() == *address;
+            let is_any =
+                used.address.is_unspecified() && (used.address.is_ipv6() || address.is_ipv4());
+            let overlaps = is_any || used.address.to_canonical() == *address;
             used.port == *port && overlaps
         };
         wanted.iter().any(meets)

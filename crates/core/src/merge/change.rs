@@ -98,6 +98,8 @@ pub enum Change {
     ReleaseCommand,
     /// The command that a balancer runs when it takes a VIP.
     VipCommand,
+    /// How long a balancer that drains goes on accepting clients at its own address.
+    BalancerDrain,
     /// The balancers' TLS.
     Tls {
         /// Whether they served HTTPS before.
@@ -298,6 +300,22 @@ fn balancer_changes(old: &Balancer, new: &Balancer, found: &mut Vec<Change>) {
     }
     let ports = |balancer: &Balancer| list(balancer.listen.iter().map(|port| format!(":{port}")));
     proxies(Tier::Balancer, "listen", ports(old), ports(new), found);
+    let trust = |balancer: &Balancer| match &balancer.trust[..] {
+        [] => "nobody".to_owned(),
+        networks => list(networks),
+    };
+    proxies(Tier::Balancer, "trust", trust(old), trust(new), found);
+    let accepts = |balancer: &Balancer| balancer.accept_proxy.to_string();
+    proxies(
+        Tier::Balancer,
+        "accept_proxy",
+        accepts(old),
+        accepts(new),
+        found,
+    );
+    if old.drain != new.drain {
+        found.push(Change::BalancerDrain);
+    }
     if old.tls != new.tls {
         let (from, to) = (old.tls.is_some(), new.tls.is_some());
         found.push(Change::Tls { from, to });

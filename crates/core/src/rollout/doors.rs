@@ -118,6 +118,12 @@ impl RollOutStep<'_> {
     fn lead_out(&mut self, at: SocketAddr, another_is_open: bool) {
         let door = self.plan.doors[&at];
         let grace = self.plan.config.app.grace;
+        let is_own = topology::balancer_at(&self.plan, at.ip()).is_some();
+        let grace = if is_own && door.tier == Tier::Balancer {
+            self.plan.config.drain_of_balancers().max(grace)
+        } else {
+            grace
+        };
         let facts = self.view.facts;
         let closing_for = facts.closing_since.get(&at).map(|since| facts.now - *since);
         match door.state {

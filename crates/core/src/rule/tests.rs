@@ -311,6 +311,7 @@ fn all_mistakes_are_reported() {
             status,
             content_type: "text/plain".into(),
             body: body.into(),
+            needs: None,
         })
     };
     let user = |name: &str| User {

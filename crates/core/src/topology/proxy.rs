@@ -1,12 +1,14 @@
 //! The proxy configuration of each kind of server.
 
 use super::{
-    PRIMARY, PROBE_PATH, TrafficTarget, address_of_instance, address_of_web, balancer_at, location,
-    servers_of, serves,
+    HEALTH_PATH, PRIMARY, PROBE_PATH, TrafficTarget, address_of_instance, address_of_web,
+    balancer_at, location, servers_of, serves,
 };
 use gaiola_model::config::Database;
 use gaiola_model::inventory::Ports;
-use gaiola_model::placement::{CertificateCopy, Phase, PlacedInstance, ProxyFiles};
+use gaiola_model::placement::{
+    CertificateCopy, Door, DoorState, Phase, PlacedInstance, ProxyFiles,
+};
 use gaiola_model::proxy::{
     Admin, Algorithm, Backend, Bind, Check, CheckKind, ClientTimeouts, Fixed, Frontend, Mode,
     OnMarkedDown, Refusal, Route, Rule, Server, ServerTimeouts, Tls,
@@ -96,17 +98,20 @@ fn balancer(
     };
     let doors = doors.filter(|(at, door)| door.tier == Tier::Balancer && !is_anothers(at));
     let (secure, plain): (Vec<_>, Vec<_>) = doors
-        .map(|(address, _)| bind(placement, *address))
+        .map(|(address, _)| door_bind(placement, *address))
         .partition(|bind| is_https(placement, bind));
     let tls = placement.config.tls().zip(certificates);
+    let section = placement.config.balancer.as_ref();
+    let trusted = section.map_or(&[][..], |balancer| &balancer.trust);
+    let health = health_route(leaves(placement, server), target);
     let frontend = |name, binds, rules| {
         let route = Route {
             rules,
             ..Route::to(target)
         };
         let mode = Mode::Http {
-            routes: vec![probe_route(), route],
-            trusted: Vec::new(),
+            routes: vec![probe_route(), health.clone(), route],
+            trusted: trusted.to_vec(),
         };
         http_frontend(name, binds, mode)
     };
@@ -129,6 +134,15 @@ fn balancer(
         backends.push(app_backend(placement, Tier::Balancer));
     }
     (frontends, backends)
+}
+
+/// Whether a balancer should get no more clients: it is drained, or every door at its own address is closing.
+fn leaves(placement: &Placement, server: ServerName) -> bool {
+    let own = location(placement, server).map(|location| location.address);
+    let doors = placement.doors.iter();
+    let mut own = doors.filter(|(at, door)| door.tier == Tier::Balancer && Some(at.ip()) == own);
+    let is_closing = |(_, door): (_, &Door)| door.state == DoorState::Closing;
+    !serves(placement, server) || own.clone().next().is_some() && own.all(is_closing)
 }
 
 fn is_https(placement: &Placement, bind: &Bind) -> bool {
@@ -171,6 +185,9 @@ fn web(
     if trusted.is_empty() {
         trusted.clone_from(&placement.network.trusted);
     }
+    // Balancers pass on what these say: the client is the last address of none of them.
+    let section = placement.config.balancer.iter();
+    trusted.extend(section.flat_map(|balancer| &balancer.trust));
     let mode = Mode::Http {
         routes: vec![probe_route(), route(files, "app")],
         trusted,
@@ -404,6 +421,25 @@ fn probe_route() -> Route {
             status: 200,
             content_type: "text/plain".into(),
             body: "ok\n".into(),
+            needs: None,
+        })],
+        ..Route::default()
+    }
+}
+
+/// What another balancer in front of this one checks.
+fn health_route(leaves: bool, target: &str) -> Route {
+    let (status, body) = match leaves {
+        true => (503, "draining\n"),
+        false => (200, "ok\n"),
+    };
+    Route {
+        path_prefix: HEALTH_PATH.into(),
+        rules: vec![Rule::Return(Fixed {
+            status,
+            content_type: "text/plain".into(),
+            body: body.into(),
+            needs: Some(target.into()),
         })],
         ..Route::default()
     }
@@ -422,6 +458,16 @@ fn bind(placement: &Placement, address: SocketAddr) -> Bind {
         proxy_protocol_from: placement.network.trusted.clone(),
         ..Bind::new(address)
     }
+}
+
+/// A balancer's bind: in front of it there may be senders of the site's file too.
+fn door_bind(placement: &Placement, address: SocketAddr) -> Bind {
+    let mut bind = bind(placement, address);
+    let section = placement.config.balancer.iter();
+    let section = section.filter(|balancer| balancer.accept_proxy);
+    let senders = section.flat_map(|balancer| &balancer.trust);
+    bind.proxy_protocol_from.extend(senders);
+    bind
 }
 
 fn host(address: IpAddr) -> IpNet {

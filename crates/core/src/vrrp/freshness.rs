@@ -2,7 +2,7 @@
 
 use gaiola_model::vrrp::{Message, Stamp, Vrid};
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// Most senders remembered; a site has a handful. Only holders of the key can add one.
 const MOST_SENDERS: usize = 1024;
@@ -30,7 +30,7 @@ const RECENT: usize = 8;
 #[derive(Clone, Debug)]
 pub struct Freshness {
     own: Stamp,
-    heard: BTreeMap<(Ipv4Addr, Vrid, Kind), Recent>,
+    heard: BTreeMap<(IpAddr, Vrid, Kind), Recent>,
 }
 
 /// The last stamps of a sender, the newest first.
@@ -67,7 +67,7 @@ impl Freshness {
     }
 
     /// Whether this message is one of the last that were heard from `from`: it came twice, on two ways.
-    pub fn is_copy(&self, from: Ipv4Addr, message: &Message, stamp: Stamp) -> bool {
+    pub fn is_copy(&self, from: IpAddr, message: &Message, stamp: Stamp) -> bool {
         let sender = (from, message.vrid(), Kind::of(message));
         let recent = self.heard.get(&sender);
         recent.is_some_and(|recent| recent.contains(&stamp))
@@ -75,7 +75,7 @@ impl Freshness {
 
     /// Whether this message from `from` is later than all heard before. Each virtual router and each kind of message is
     /// tracked on its own, since the network may reorder packets of two.
-    pub fn is_new(&mut self, from: Ipv4Addr, message: &Message, stamp: Stamp) -> bool {
+    pub fn is_new(&mut self, from: IpAddr, message: &Message, stamp: Stamp) -> bool {
         let sender = (from, message.vrid(), Kind::of(message));
         let known = self.heard.get(&sender).copied();
         let full = known.is_none() && self.heard.len() >= MOST_SENDERS;
@@ -95,9 +95,10 @@ impl Freshness {
 mod tests {
     use super::*;
     use gaiola_model::vrrp::{Hello, Priority};
+    use std::net::Ipv4Addr;
     use std::time::Duration;
 
-    const PEER: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 2);
+    const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 1, 2));
 
     fn hello(number: u8) -> Message {
         Message::Hello(Hello {
@@ -141,7 +142,7 @@ mod tests {
     fn the_memory_is_bounded() {
         let mut freshness = Freshness::new(Stamp(0));
         for n in 0..5_000u32 {
-            freshness.is_new(Ipv4Addr::from(n), &hello(1), Stamp(1));
+            freshness.is_new(IpAddr::V4(Ipv4Addr::from(n)), &hello(1), Stamp(1));
         }
         assert_eq!(freshness.heard.len(), MOST_SENDERS);
     }

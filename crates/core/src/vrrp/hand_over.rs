@@ -8,7 +8,7 @@
 //! Before each step the heir must stand by for the VIP. If it does not, this balancer keeps serving.
 
 use gaiola_model::Time;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// How long clients get to open their next connection elsewhere before new ones are held back.
@@ -28,7 +28,7 @@ pub enum Heir {
     /// Any balancer that stands by.
     Anyone,
     /// This balancer, the VIP's home: where it no longer stands by, the VIP stays rather than move twice.
-    Home(Ipv4Addr),
+    Home(IpAddr),
 }
 
 /// What is known of a VIP that is held here.
@@ -37,11 +37,11 @@ pub struct Held {
     /// It belongs elsewhere, for example because this balancer is drained.
     pub must_go: bool,
     /// Its home, if that is another balancer that serves and is well.
-    pub home: Option<Ipv4Addr>,
+    pub home: Option<IpAddr>,
     /// The router that would take it if it were released now.
-    pub standby: Option<Ipv4Addr>,
+    pub standby: Option<IpAddr>,
     /// The same one, if its priority is higher and it has stood by for long enough.
-    pub settled: Option<Ipv4Addr>,
+    pub settled: Option<IpAddr>,
 }
 
 /// The balancer that a VIP should be handed to now: any that stands by if it must go, else its home once that has settled.
@@ -60,7 +60,7 @@ pub struct KeeperView {
     /// It holds the VIP.
     pub holds: bool,
     /// The router that would take the VIP if it were released now.
-    pub standby: Option<Ipv4Addr>,
+    pub standby: Option<IpAddr>,
     /// SYNs are being captured.
     pub is_holding_back: bool,
     /// It was asked to yield, and does not know yet which router holds the VIP then.
@@ -225,9 +225,10 @@ pub const SERVE: [Output; 2] = [Output::Accept, Output::HoldBack(false)];
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
 
-    const HOME: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 1);
-    const OTHER: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 2);
+    const HOME: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 1, 1));
+    const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 1, 2));
     const READY: KeeperView = KeeperView {
         holds: true,
         standby: Some(HOME),

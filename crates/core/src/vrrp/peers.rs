@@ -3,7 +3,7 @@
 use gaiola_model::Time;
 use gaiola_model::vrrp::{Hello, Priority};
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// A router that outranks the holder must have stood by for this long before the VIP goes back to it.
@@ -20,7 +20,7 @@ const MOST_PEERS: usize = 255;
 
 /// State from the hellos of the others.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Peers(BTreeMap<Ipv4Addr, Peer>);
+pub(super) struct Peers(BTreeMap<IpAddr, Peer>);
 
 #[derive(Clone, Debug)]
 struct Peer {
@@ -51,13 +51,7 @@ fn patience(interval: Duration) -> Duration {
 
 impl Peers {
     /// Takes a hello. `true`: its sender was not heard until now.
-    pub(super) fn heard(
-        &mut self,
-        now: Time,
-        own: Ipv4Addr,
-        from: Ipv4Addr,
-        hello: &Hello,
-    ) -> bool {
+    pub(super) fn heard(&mut self, now: Time, own: IpAddr, from: IpAddr, hello: &Hello) -> bool {
         if self.0.len() >= MOST_PEERS && !self.0.contains_key(&from) {
             return false;
         }
@@ -95,31 +89,31 @@ impl Peers {
     }
 
     /// This router was silent for longer than a holder may be.
-    pub(super) fn lost(&mut self, now: Time, silent: Ipv4Addr) {
+    pub(super) fn lost(&mut self, now: Time, silent: IpAddr) {
         if let Some(peer) = self.0.get_mut(&silent) {
             peer.lost_at = peer.lost_at.min(now);
         }
     }
 
     /// The routers heard now.
-    pub(super) fn all(&self, now: Time) -> Vec<Ipv4Addr> {
+    pub(super) fn all(&self, now: Time) -> Vec<IpAddr> {
         self.present(now).map(|(address, _)| address).collect()
     }
 
     /// The highest router that would take the VIP now: it is heard, ready, holds nothing, and hears us.
-    pub(super) fn standby(&self, now: Time) -> Option<Ipv4Addr> {
+    pub(super) fn standby(&self, now: Time) -> Option<IpAddr> {
         self.best(now).map(|(address, _)| address)
     }
 
     /// The same router, if it outranks `own` and has stood by for the required time.
-    pub(super) fn settled_above(&self, now: Time, own: Priority) -> Option<Ipv4Addr> {
+    pub(super) fn settled_above(&self, now: Time, own: Priority) -> Option<IpAddr> {
         let (address, peer) = self.best(now)?;
         let since = peer.stands_by_since?;
         (peer.priority > own && now - since >= peer.settling()).then_some(address)
     }
 
     /// Since when this router has reported that it does not hear us; `None`: it hears us, or sends no hellos.
-    pub(super) fn deaf_since(&self, now: Time, from: Ipv4Addr) -> Option<Time> {
+    pub(super) fn deaf_since(&self, now: Time, from: IpAddr) -> Option<Time> {
         let mut present = self.present(now);
         let (_, peer) = present.find(|(address, _)| *address == from)?;
         peer.deaf_since
@@ -134,13 +128,13 @@ impl Peers {
         }
     }
 
-    fn best(&self, now: Time) -> Option<(Ipv4Addr, &Peer)> {
+    fn best(&self, now: Time) -> Option<(IpAddr, &Peer)> {
         self.present(now)
             .filter(|(_, peer)| peer.stands_by_since.is_some())
             .max_by_key(|(address, peer)| (peer.priority, *address))
     }
 
-    fn present(&self, now: Time) -> impl Iterator<Item = (Ipv4Addr, &Peer)> {
+    fn present(&self, now: Time) -> impl Iterator<Item = (IpAddr, &Peer)> {
         self.0
             .iter()
             .filter(move |(_, peer)| now < peer.lost_at)
@@ -152,9 +146,10 @@ impl Peers {
 mod tests {
     use super::*;
     use gaiola_model::vrrp::Vrid;
+    use std::net::Ipv4Addr;
 
-    const OWN: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 2);
-    const HOME: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 1);
+    const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 1, 2));
+    const HOME: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 1, 1));
     const INTERVAL: Duration = Duration::from_millis(100);
 
     struct Bench {
@@ -175,7 +170,7 @@ mod tests {
         }
 
         /// Receives hellos for this long; the last has just come.
-        fn hears(&mut self, span: Duration, stands_by: bool, hears: &[Ipv4Addr]) {
+        fn hears(&mut self, span: Duration, stands_by: bool, hears: &[IpAddr]) {
             let end = self.now + span;
             while self.now < end {
                 self.now = self.now + INTERVAL;

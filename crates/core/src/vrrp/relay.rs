@@ -2,7 +2,7 @@
 
 use gaiola_model::Time;
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Span over which datagrams are counted.
@@ -30,20 +30,20 @@ pub const LATEST: Duration = Duration::from_millis(150);
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Relay {
-    balancers: Vec<SocketAddrV4>,
-    counts: BTreeMap<Ipv4Addr, (Time, u32)>,
+    balancers: Vec<SocketAddr>,
+    counts: BTreeMap<IpAddr, (Time, u32)>,
 }
 
 impl Relay {
     /// A relay between the keepers that receive at these addresses.
-    pub fn new(balancers: Vec<SocketAddrV4>) -> Self {
+    pub fn new(balancers: Vec<SocketAddr>) -> Self {
         let counts = BTreeMap::new();
         Self { balancers, counts }
     }
 
     /// Whether to treat a datagram: its sender is a balancer, and has not sent too many.
-    pub fn accepts(&mut self, now: Time, from: Ipv4Addr) -> bool {
-        if !self.balancers.iter().any(|it| *it.ip() == from) {
+    pub fn accepts(&mut self, now: Time, from: IpAddr) -> bool {
+        if !self.balancers.iter().any(|it| it.ip() == from) {
             return false;
         }
         let (since, count) = self.counts.entry(from).or_insert((now, 0));
@@ -55,20 +55,21 @@ impl Relay {
     }
 
     /// Where its message goes.
-    pub fn others(&self, from: Ipv4Addr) -> impl Iterator<Item = SocketAddrV4> {
+    pub fn others(&self, from: IpAddr) -> impl Iterator<Item = SocketAddr> {
         let balancers = self.balancers.iter().copied();
-        balancers.filter(move |other| *other.ip() != from)
+        balancers.filter(move |other| other.ip() != from)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
 
     #[test]
     fn a_flood_of_one_balancer_is_cut_and_another_is_heard() {
-        let at = |n| Ipv4Addr::new(10, 77, 1, n);
-        let keepers = [1, 2].map(|n| SocketAddrV4::new(at(n), 9181));
+        let at = |n| IpAddr::V4(Ipv4Addr::new(10, 77, 1, n));
+        let keepers = [1, 2].map(|n| SocketAddr::new(at(n), 9181));
         let mut relay = Relay::new(keepers.to_vec());
         let accepted = (0..1000).filter(|_| relay.accepts(Time::ZERO, at(1)));
         assert_eq!(accepted.count(), 560);
@@ -80,7 +81,7 @@ mod tests {
     fn a_stranger_leaves_no_trace() {
         let mut relay = Relay::new(Vec::new());
         for n in 1..1000 {
-            assert!(!relay.accepts(Time::ZERO, Ipv4Addr::from_bits(n)));
+            assert!(!relay.accepts(Time::ZERO, IpAddr::V4(Ipv4Addr::from_bits(n))));
         }
         assert!(relay.counts.is_empty());
     }

@@ -10,7 +10,7 @@ use super::{HOLDING_BACK, Input, Output, REFRESH_INTERVAL, Reason, Role, Setting
 use gaiola_model::Time;
 use gaiola_model::vrrp::Priority;
 use hello::Greeting;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// One virtual router: decides for one VIP on one server.
@@ -60,7 +60,7 @@ enum State {
         give_up_at: Time,
     },
     Backup {
-        active: Option<Ipv4Addr>,
+        active: Option<IpAddr>,
         /// The Active router's interval, or our own while no advertisement is heard.
         interval: Duration,
         take_over_at: Time,
@@ -114,12 +114,12 @@ impl Router {
     }
 
     /// The router that would take the VIP if it were released now: it is heard, ready, and hears us.
-    pub fn standby(&self, now: Time) -> Option<Ipv4Addr> {
+    pub fn standby(&self, now: Time) -> Option<IpAddr> {
         self.peers.standby(now)
     }
 
     /// The higher router that has stood by for long enough that the VIP may go back to it.
-    pub fn settled(&self, now: Time) -> Option<Ipv4Addr> {
+    pub fn settled(&self, now: Time) -> Option<IpAddr> {
         self.peers.settled_above(now, self.settings.priority)
     }
 
@@ -433,7 +433,7 @@ impl Router {
         }
     }
 
-    fn backup(&self, now: Time, active: Option<Ipv4Addr>, interval: Duration) -> State {
+    fn backup(&self, now: Time, active: Option<IpAddr>, interval: Duration) -> State {
         State::Backup {
             active,
             interval,

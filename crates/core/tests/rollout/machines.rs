@@ -6,6 +6,7 @@ use gaiola_model::config::{App, Balancer, Config, Database, Machine, Machines, W
 use gaiola_model::placement::{Release, ReleaseNumber};
 use gaiola_model::{Desired, Inventory, Placement, Revision, ServerName, Tier};
 use std::net::IpAddr;
+use std::time::Duration;
 
 impl Site {
     pub(super) fn apply_file(&mut self, words: &[&str]) {
@@ -57,10 +58,15 @@ fn file(words: &[&str]) -> Config {
     let mut config = Config::new("story".parse().expect("a name"), App::new("serve"));
     let mut machines = Machines::default();
     let mut vips = Vec::new();
+    let mut drain = None;
     for word in words {
         let (key, value) = word.split_once('=').expect("KEY=VALUE");
         let on = value.split(',').map(machine);
         match (key, key.parse::<Tier>()) {
+            ("drain", _) => {
+                let seconds = value.parse().expect("seconds");
+                drain = Some(Duration::from_secs(seconds));
+            }
             ("spare", _) => machines.spare.extend(on),
             ("vips", _) => {
                 let vip = |vip: &str| vip.parse::<IpAddr>().expect("a VIP");
@@ -81,6 +87,7 @@ fn file(words: &[&str]) -> Config {
     }
     if let Some(balancer) = &mut config.balancer {
         balancer.vips = Some(vips);
+        balancer.drain = drain;
     }
     config.set_machines(machines);
     config

@@ -5,10 +5,10 @@ use gaiola_model::Time;
 use gaiola_model::vrrp::{Advertisement, Hello, Priority, Vrid};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 100));
 const DELAY: Duration = Duration::from_millis(1);
 
 /// Plays a script and reports what the routers did.
@@ -48,7 +48,7 @@ struct Place {
 struct Packet {
     arrives: Time,
     to: String,
-    from: Ipv4Addr,
+    from: IpAddr,
     said: Said,
 }
 
@@ -68,7 +68,7 @@ impl World {
             .filter_map(|word| word.split_once('='))
             .zip(1..)
             .map(|((name, priority), number)| {
-                let address = Ipv4Addr::new(10, 77, 1, number);
+                let address = IpAddr::V4(Ipv4Addr::new(10, 77, 1, number));
                 let priority = Priority(priority.parse().expect("a priority"));
                 let mut settings = Settings::new(vrid(), VIP, address, priority);
                 settings.preempt = has("preempt");
@@ -118,7 +118,7 @@ impl World {
             ["heal"] => self.cut.clear(),
             ["forge", name, "priority", priority] => {
                 let priority = Priority(priority.parse().expect("a priority"));
-                let forger = Ipv4Addr::new(10, 77, 1, 99);
+                let forger = IpAddr::V4(Ipv4Addr::new(10, 77, 1, 99));
                 self.send_to(name, forger, Said::Advertisement(advert(priority)));
             }
             ["end"] => {}
@@ -237,7 +237,7 @@ impl World {
         }
     }
 
-    fn send_to(&mut self, to: &str, from: Ipv4Addr, said: Said) {
+    fn send_to(&mut self, to: &str, from: IpAddr, said: Said) {
         self.packets.push(Packet {
             arrives: self.now + DELAY,
             to: to.into(),

@@ -175,6 +175,9 @@ pub struct Fixed {
     pub content_type: String,
     /// The body. Without one, an error uses the frontend's page for its status.
     pub body: String,
+    /// Name of a backend: while no server of it takes traffic, the answer is 503 instead (HAProxy: `monitor fail if { nbsrv(NAME) lt 1 }`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs: Option<String>,
 }
 
 /// How a path is rewritten. One that does not match stays unchanged.

@@ -1,7 +1,7 @@
 //! Addresses of links, and the default route.
 
 use super::{Netlink, NetlinkError, Result};
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressMessage, AddressScope, CacheInfo,
 };
@@ -37,7 +37,8 @@ const FOREVER: u32 = u32::MAX;
 
 impl Netlink {
     /// Adds an address to a link; if it is there already, its lifetime is renewed. IPv6 addresses are used without duplicate
-    /// address detection (nodad): the caller that adds a VIP knows that it owns it.
+    /// address detection (nodad): the caller that adds a VIP knows that it owns it. One of IPv6 with a lifetime is no source of connections that this
+    /// host opens (deprecated), and brings no route: the lifetime would become that of a route to the same network that is there already.
     pub fn add_address(
         &mut self,
         name: &str,
@@ -68,11 +69,17 @@ impl Netlink {
             Lifetime::Only(span) => whole_seconds(span),
         };
         cache.ifa_valid = seconds;
-        cache.ifa_preferred = seconds;
+        cache.ifa_preferred = match lifetime {
+            Lifetime::Only(_) if ip.is_ipv6() => 0,
+            _ => seconds,
+        };
         message.attributes.push(AddressAttribute::CacheInfo(cache));
         if ip.is_ipv6() {
-            let nodad = AddressAttribute::Flags(AddressFlags::Nodad);
-            message.attributes.push(nodad);
+            let mut flags = AddressFlags::Nodad;
+            if lifetime != Lifetime::Forever {
+                flags |= AddressFlags::Noprefixroute;
+            }
+            message.attributes.push(AddressAttribute::Flags(flags));
         }
         self.change(
             || format!("add the address {ip}/{prefix} to link {index}"),
@@ -143,6 +150,23 @@ impl Netlink {
         Ok(self.link_name(index)?.map(|name| (name, prefix)))
     }
 
+    /// Whether packets to this address are delivered to this host.
+    pub fn delivers(&mut self, ip: IpAddr) -> bool {
+        let mut route = RouteMessage::default();
+        route.header.address_family = family(ip);
+        route.header.destination_prefix_length = if ip.is_ipv4() { 32 } else { 128 };
+        let destination = RouteAttribute::Destination(RouteAddress::from(ip));
+        route.attributes.push(destination);
+        let mut is_local = false;
+        let asked = self.ask(NLM_F_ACK, RouteNetlinkMessage::GetRoute(route), |answer| {
+            if let RouteNetlinkMessage::NewRoute(route) = answer {
+                is_local = route.header.kind == RouteType::Local;
+            }
+        });
+        // An error says that there is no route at all.
+        asked.is_ok() && is_local
+    }
+
     /// Adds the default route, by the gateway `via`, which must be on a connected network.
     pub fn add_default_route(&mut self, via: IpAddr) -> Result<()> {
         let mut route = RouteMessage::default();
@@ -210,6 +234,14 @@ fn whole_seconds(span: Duration) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_sent_to_an_own_address_is_delivered_here() {
+        let mut netlink = Netlink::open().unwrap();
+        assert!(netlink.delivers("127.0.0.1".parse().unwrap()));
+        assert!(!netlink.delivers("192.0.2.1".parse().unwrap()));
+        assert!(!netlink.delivers("2001:db8::1".parse().unwrap()));
+    }
 
     #[test]
     fn the_link_of_an_address_is_found() {

@@ -109,6 +109,14 @@ async fn go_through(
             Action::Redirect(redirect) if redirect.is_there(&known) => {}
             Action::Redirect(redirect) => return Err(elsewhere(redirect, &known, rewritten)?),
             Action::Return(fixed) => {
+                if let Some(needed) = &fixed.needs
+                    && !routed.serving.is_up(needed)
+                {
+                    return Err(RuleResponse::new(
+                        503,
+                        format!("no server of {needed} is up"),
+                    ));
+                }
                 let mut answer = RuleResponse::new(fixed.status, "answered by a rule");
                 answer.fixed = Some(Arc::clone(fixed));
                 answer.cause = Cause::Answered;

@@ -98,6 +98,7 @@ fn lines_are_those_that_haproxy_writes() {
         status: 200,
         content_type: "text/plain".into(),
         body: "hi".into(),
+        needs: None,
     };
     let mut config = config(bind, &[origin.address]);
     config.frontends[0] = gaiola_model::proxy::Frontend {

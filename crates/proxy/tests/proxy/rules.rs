@@ -6,9 +6,9 @@ mod mistakes;
 use super::harness::*;
 use gaiola_model::ProxyConfig;
 use gaiola_model::proxy::{
-    Backend, BasicAuth, ControlReply, ControlRequest, Fixed, Frontend, HeaderEdit, HeaderMatch,
-    Limit, LimitKey, Mode, Most, PathMatch, Peers, Presence, QueryMatch, Rewrite, Route, Rule,
-    User, ValueMatch,
+    Admin, Backend, BasicAuth, ControlReply, ControlRequest, Fixed, Frontend, HeaderEdit,
+    HeaderMatch, Limit, LimitKey, Mode, Most, PathMatch, Peers, Presence, QueryMatch, Rewrite,
+    Route, Rule, Server, User, ValueMatch,
 };
 use std::io::Write;
 use std::net::SocketAddr;
@@ -45,6 +45,7 @@ fn fixed(status: u16, body: &str) -> Rule {
         status,
         content_type: "text/x-fixed".into(),
         body: body.into(),
+        needs: None,
     })
 }
 
@@ -62,6 +63,41 @@ fn ask(client: &mut Client, method: &str, path: &str, fields: &str) -> Response 
         "{method} {path} HTTP/1.1\r\n{fields}Content-Length: 0\r\n\r\n"
     ));
     client.response()
+}
+
+#[test]
+fn an_answer_that_needs_a_backend_is_503_while_none_of_its_servers_is_up() {
+    let (app, bind) = (Origin::start("app"), free_address());
+    let needing = |path: &str, backend: &str| Route {
+        path_prefix: path.into(),
+        rules: vec![Rule::Return(Fixed {
+            status: 200,
+            content_type: "text/plain".into(),
+            body: "ok".into(),
+            needs: Some(backend.into()),
+        })],
+        ..Route::default()
+    };
+    let routes = vec![
+        needing("/health", "app"),
+        needing("/idle", "other"),
+        Route::to("app"),
+        Route::to("other"),
+    ];
+    let mut config = with_routes(bind, &app, routes);
+    let drained = Server {
+        admin: Admin::Maint,
+        ..server("o1", app.address)
+    };
+    config.backends.push(Backend::new("other", vec![drained]));
+    let proxy = Proxy::serving(&config);
+    let mut client = Client::connect(bind);
+    assert_eq!(
+        ask(&mut client, "GET", "/health", "Host: a\r\n").status,
+        200
+    );
+    assert_eq!(ask(&mut client, "GET", "/idle", "Host: a\r\n").status, 503);
+    assert_reported(&proxy, "no server of other is up");
 }
 
 #[test]

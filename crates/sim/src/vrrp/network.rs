@@ -5,7 +5,7 @@ use crate::violation::{Rule, Violation};
 use gaiola_core::vrrp::Input;
 use gaiola_model::vrrp::{Advertisement, Message, Priority};
 use gaiola_wire::vrrp::{self as wire, Checksum, Datagram, Endpoints, Key};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 impl Sim {
     /// Takes a packet from another node, or a relay's datagram.
@@ -20,19 +20,14 @@ impl Sim {
                 node.contact.answered(shown, ping);
                 Ok(())
             }
-            Some(Datagram::Relayed { from, message }) => self.hear_message(n, from, message),
+            Some(Datagram::Relayed { from, message }) => self.hear_message(n, from.into(), message),
             other => Err(Rule::Readable.broken(format!("a relay sent {other:?}"))),
         }
     }
 
-    fn hear_message(
-        &mut self,
-        n: usize,
-        source: Ipv4Addr,
-        payload: &[u8],
-    ) -> Result<(), Violation> {
+    fn hear_message(&mut self, n: usize, source: IpAddr, payload: &[u8]) -> Result<(), Violation> {
         let endpoints = Endpoints {
-            source,
+            source: ipv4(source),
             destination: wire::GROUP,
         };
         let received = wire::decode(payload, endpoints, wire::TTL, self.key.as_ref())
@@ -73,7 +68,7 @@ impl Sim {
     pub(super) fn say(&mut self, n: usize, message: &Message) {
         let node = &mut self.nodes[n];
         let endpoints = Endpoints {
-            source: node.address,
+            source: ipv4(node.address),
             destination: wire::GROUP,
         };
         let another = Key::from_hex(&"a5".repeat(16)).expect("a key");
@@ -120,5 +115,13 @@ impl Sim {
             let delay = self.world.span(delay);
             self.world.after(delay, packet.clone());
         }
+    }
+}
+
+/// The simulation's routers have IPv4 addresses, and so have its VIPs.
+pub(super) fn ipv4(address: IpAddr) -> Ipv4Addr {
+    match address {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(address) => panic!("{address} is no address of the simulation"),
     }
 }

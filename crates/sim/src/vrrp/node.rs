@@ -1,6 +1,7 @@
 //! One balancer: its keeper's process, and what its kernel keeps while that process is dead or frozen.
 
 use super::agent::Agent;
+use super::network::ipv4;
 use super::orders::Orders;
 use super::{Event, INTERVAL, Plan, Sabotage, address_of, ms, vrid};
 use crate::world::{Clock, World};
@@ -11,13 +12,13 @@ use gaiola_core::vrrp::{
 use gaiola_model::Time;
 use gaiola_model::vrrp::{Priority, Stamp};
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Packets that a socket buffers for a process that does not read; more are lost.
 const SOCKET: usize = 256;
 
 pub(super) struct Node {
-    pub(super) address: Ipv4Addr,
+    pub(super) address: IpAddr,
     pub(super) alive: bool,
     pub(super) frozen: bool,
     /// The data plane serves.
@@ -62,7 +63,7 @@ impl Node {
     ) -> Self {
         let last = u8::try_from(number + 1).expect("few nodes");
         let mut node = Self {
-            address: Ipv4Addr::new(10, 77, 1, last),
+            address: IpAddr::V4(Ipv4Addr::new(10, 77, 1, last)),
             alive: false,
             frozen: false,
             ready: false,
@@ -106,7 +107,7 @@ impl Node {
         self.inbox.clear();
         self.passed_ready = vec![false; vips];
         self.passed_cut_off = vec![false; vips];
-        self.contact = Contact::new(u64::from(self.address.to_bits()));
+        self.contact = Contact::new(u64::from(ipv4(self.address).to_bits()));
         self.contact
             .configure(self.clock.shows(now), self.around, INTERVAL);
         self.holding_back = vec![false; vips];

@@ -7,7 +7,6 @@ use gaiola_model::config::{App, Balancer, Config};
 use gaiola_model::placement::{Phase, Release, ReleaseNumber};
 use gaiola_model::vrrp::Priority;
 use gaiola_model::{Desired, Inventory, Placement};
-use std::net::IpAddr;
 
 /// Everything that was ordered so far.
 pub(super) struct Orders {
@@ -68,15 +67,13 @@ impl Orders {
         let priorities = |n: usize| {
             let routers = topology::vip_priorities(placement, server_of(n));
             let of = |vip: usize| {
-                let router = routers
-                    .iter()
-                    .find(|it| it.vip == IpAddr::V4(address_of(vip)));
+                let router = routers.iter().find(|it| it.vip == address_of(vip));
                 router.map(|router| Priority(router.priority))
             };
             (0..plan.vips).map(of).collect()
         };
         let home = |vip: usize| {
-            let home = placement.vips[&IpAddr::V4(address_of(vip))];
+            let home = placement.vips[&address_of(vip)];
             (0..plan.nodes).find(|n| server_of(*n) == home)
         };
         let homes = (0..plan.vips).map(|vip| home(vip).expect("a balancer"));

@@ -1,5 +1,6 @@
 //! The site's other servers, which answer balancers and forward their messages, like `agent::relay`.
 
+use super::network::ipv4;
 use super::{Event, Sabotage, Sim, ms};
 use crate::violation::Violation;
 use gaiola_model::Time;
@@ -75,7 +76,7 @@ impl Sim {
             Some(Datagram::Message(message)) if self.sabotage != Some(Sabotage::RelaysNothing) => {
                 let from_address = self.nodes[from].address;
                 let relayed = Datagram::Relayed {
-                    from: from_address,
+                    from: ipv4(from_address),
                     message,
                 };
                 let relayed = relayed.encode();

@@ -17,6 +17,9 @@ vips = ["10.77.0.100", "10.77.0.120/16"]
 vip_command = "/usr/local/bin/move-vip"
 listen = [":80", ":8080"]
 tls = { certificates = ["tls/a.pem", "/etc/tls"], redirect = false, hsts = "365d" }
+trust = ["10.0.0.0/8", "2001:db8::7"]
+accept_proxy = true
+drain = "40s"
 
 [web]
 servers = 4
@@ -70,7 +73,7 @@ fn surroundings() -> Surroundings<'static> {
     Surroundings {
         directory: None,
         vips: Some(VipRange {
-            network: "10.77.0.0/16".parse().unwrap(),
+            networks: vec!["10.77.0.0/16".parse().unwrap()],
             taken: vec![(servers, "is a server's".into())],
             example: [10, 77, 0, 100].into(),
         }),
@@ -109,6 +112,11 @@ fn every_key_is_read() {
                 hsts_days: Some(365),
             }),
             vip_command: Some("/usr/local/bin/move-vip".into()),
+            trust: ["10.0.0.0/8", "2001:db8::7/128"]
+                .map(|network| network.parse().unwrap())
+                .into(),
+            accept_proxy: true,
+            drain: Some(Duration::from_secs(40)),
         }),
         web: Some(Web {
             servers: 4,

@@ -2,13 +2,14 @@
 
 use super::machines::{self, MACHINE, Sections};
 use super::{Surroundings, VipRange, value};
-use crate::file::value::{Wrong, duration, url_path};
+use crate::file::value::{Wrong, duration, network, url_path};
 use crate::file::{At, Elsewhere, Mistakes, Section, Words, checked, shown, text};
 use gaiola_model::config::{
     App, Balancer, BalancerTls, Config, Database, Drill, DrillLimits, DrillWrite, MAX_INSTANCES,
     MAX_SERVERS, Machines, Web,
 };
 use gaiola_model::{SiteName, Tier};
+use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -38,7 +39,16 @@ const KEYS: &[(&str, &[&str])] = &[
     (MACHINE, &["ssh", "address", "interface"]),
     (
         "balancer",
-        &["servers", "vips", "vip_command", "listen", "tls"],
+        &[
+            "servers",
+            "vips",
+            "vip_command",
+            "listen",
+            "tls",
+            "trust",
+            "accept_proxy",
+            "drain",
+        ],
     ),
     ("balancer.tls", &["certificates", "redirect", "hsts"]),
     ("web", &["servers", "root"]),
@@ -170,14 +180,41 @@ fn balancer_of(
             }),
         tls: tls(section, mistakes),
         vip_command: text(section, "vip_command", value::command, mistakes),
+        accept_proxy: accepts_proxy(section, mistakes),
+        trust: trusted(section, mistakes),
+        drain: text(section, "drain", duration, mistakes),
         ..default
     }
+}
+
+/// Networks in front of the balancers, or single addresses.
+fn trusted(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Vec<IpNet> {
+    let list = At {
+        value: section.one_or_more("trust", "\"10.0.0.0/8\"", mistakes),
+        span: section.value_span("trust").unwrap_or_default(),
+    };
+    unique("trust", &list, network, mistakes)
+}
+
+fn accepts_proxy(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> bool {
+    let accepts = section.boolean("accept_proxy", mistakes).unwrap_or(false);
+    if accepts && !section.has("trust") {
+        let span = section.key_span("accept_proxy").unwrap_or_default();
+        let what = "`accept_proxy` is set, but [balancer] has no `trust`";
+        let hint = "name the senders whose PROXY protocol header is believed: trust = [\"10.0.0.5\", \"10.0.0.6\"]";
+        mistakes.add(&span, what, hint);
+    }
+    accepts
 }
 
 /// The VIPs, and the prefixes of those that have one.
 type Vips = (Option<Vec<IpAddr>>, BTreeMap<IpAddr, u8>);
 
+/// With `[]` there are none: clients connect to the balancers' own addresses.
 fn vips(section: &Section<'_>, range: Option<&VipRange>, mistakes: &mut Mistakes<'_>) -> Vips {
+    if section.length("vips") == Some(0) {
+        return (Some(Vec::new()), BTreeMap::new());
+    }
     let Some(list) = section.strings("vips", "[\"192.0.2.10\"]", mistakes) else {
         return Vips::default();
     };
@@ -191,15 +228,12 @@ fn vips(section: &Section<'_>, range: Option<&VipRange>, mistakes: &mut Mistakes
     (Some(vips), list.value.iter().filter_map(prefix).collect())
 }
 
-/// Nobody but the operator knows which addresses of the machines' network are free. With `[]` there are none.
+/// Nobody but the operator knows which addresses of the machines' network are free.
 fn vips_on_machines(
     section: &Section<'_>,
     machines: &Machines,
     mistakes: &mut Mistakes<'_>,
 ) -> Vips {
-    if section.length("vips") == Some(0) {
-        return (Some(Vec::new()), BTreeMap::new());
-    }
     if !section.has("vips") {
         let hint = "on machines name the addresses that clients use: vips = [\"203.0.113.100/24\"], or vips = [] if clients \
                     connect to the balancers' own addresses";

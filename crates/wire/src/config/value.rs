@@ -3,8 +3,8 @@
 use super::VipRange;
 use crate::file::value::{Wrong, size};
 use gaiola_model::inventory::Ports;
-use ipnet::Ipv4Net;
-use std::net::{IpAddr, Ipv4Addr};
+use ipnet::IpNet;
+use std::net::IpAddr;
 use std::path::{Component, Path};
 
 /// A port reserved on the servers.
@@ -59,10 +59,10 @@ pub(super) fn vip(text: &str, range: Option<&VipRange>) -> Result<(IpAddr, Optio
         Some((address, prefix)) => (address, Some(prefix)),
         None => (text, None),
     };
-    let address: Ipv4Addr = address
+    let address: IpAddr = address
         .parse()
-        .map_err(|_| ("is not an IPv4 address".to_owned(), hint()))?;
-    if is_no_target(address.into()) {
+        .map_err(|_| ("is not an IP address".to_owned(), hint()))?;
+    if is_no_target(address) {
         return Err(("is no address that clients could connect to".into(), hint()));
     }
     if let Some(what) = range.and_then(|range| outside(address, range)) {
@@ -71,30 +71,44 @@ pub(super) fn vip(text: &str, range: Option<&VipRange>) -> Result<(IpAddr, Optio
     let prefix = prefix
         .map(|prefix| prefix_of(address, prefix))
         .transpose()?;
-    Ok((address.into(), prefix))
+    Ok((address, prefix))
 }
 
 /// The length of the prefix of a VIP's network.
-fn prefix_of(address: Ipv4Addr, text: &str) -> Result<u8, Wrong> {
+fn prefix_of(address: IpAddr, text: &str) -> Result<u8, Wrong> {
+    let (longest, example) = match address {
+        IpAddr::V4(_) => (32, "203.0.113.100/24"),
+        IpAddr::V6(_) => (128, "2001:db8::100/64"),
+    };
     let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let length = text
-        .parse()
-        .ok()
-        .filter(|length| plain && (1..=32).contains(length));
-    let network = length.and_then(|length| Ipv4Net::new(address, length).ok());
+    let length: Option<u8> = text.parse().ok();
+    let length = length.filter(|length| plain && (1..=longest).contains(length));
+    let network = length.and_then(|length| IpNet::new(address, length).ok());
     let network = network.ok_or_else(|| {
-        let hint = "write the prefix of the interface's network: \"203.0.113.100/24\"";
-        ("has no prefix from 1 to 32".to_owned(), hint.to_owned())
+        let hint = format!("write the prefix of the interface's network: {example:?}");
+        (format!("has no prefix from 1 to {longest}"), hint)
     })?;
-    if network.prefix_len() < 31 && [network.network(), network.broadcast()].contains(&address) {
+    if network.prefix_len() < longest - 1 && is_networks_own(network) {
         let hint = "take an address inside of the network".to_owned();
         return Err(("is the network's own address".into(), hint));
     }
     Ok(network.prefix_len())
 }
 
+/// Whether an address is that of its network (of IPv6: of its routers), or the one of its broadcasts.
+fn is_networks_own(network: IpNet) -> bool {
+    let address = network.addr();
+    address == network.network() || address.is_ipv4() && address == network.broadcast()
+}
+
 fn is_no_target(address: IpAddr) -> bool {
-    address.is_loopback() || address.is_multicast() || address.is_unspecified()
+    let is_of_a_link = match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(address) => {
+            address.is_unicast_link_local() || address.to_ipv4_mapped().is_some()
+        }
+    };
+    address.is_loopback() || address.is_multicast() || address.is_unspecified() || is_of_a_link
 }
 
 /// The address of a machine.
@@ -123,12 +137,17 @@ pub(super) fn interface(text: &str) -> Result<String, Wrong> {
 }
 
 /// Why the provider cannot give this address.
-fn outside(address: Ipv4Addr, range: &VipRange) -> Option<String> {
-    let network = range.network;
-    if !network.contains(&address) {
-        return Some(format!("is outside of the servers' network, {network}"));
-    }
-    if [network.network(), network.broadcast()].contains(&address) {
+fn outside(address: IpAddr, range: &VipRange) -> Option<String> {
+    let mut networks = range.networks.iter();
+    let Some(network) = networks.find(|network| network.contains(&address)) else {
+        let all: Vec<String> = range.networks.iter().map(ToString::to_string).collect();
+        return Some(format!(
+            "is outside of the servers' network, {}",
+            all.join(" and ")
+        ));
+    };
+    let own = IpNet::new(address, network.prefix_len()).ok()?;
+    if is_networks_own(own) {
         return Some("is the network's own address".into());
     }
     let mut taken = range.taken.iter();
@@ -235,12 +254,24 @@ mod tests {
     #[test]
     fn a_vip_is_an_address_that_the_provider_can_give() {
         let range = VipRange {
-            network: "10.77.0.0/16".parse().unwrap(),
-            taken: vec![("10.77.1.0/24".parse().unwrap(), "is a server's".into())],
+            networks: vec![
+                "10.77.0.0/16".parse().unwrap(),
+                "fd00:77::/64".parse().unwrap(),
+            ],
+            taken: vec![
+                ("10.77.1.0/24".parse().unwrap(), "is a server's".into()),
+                ("fd00:77::1:0/112".parse().unwrap(), "is a server's".into()),
+            ],
             example: [10, 77, 0, 100].into(),
         };
         let vip = |text| vip(text, Some(&range));
-        for text in ["10.77.0.100", "10.77.0.1", "10.77.5.1", "10.77.255.254"] {
+        for text in [
+            "10.77.0.100",
+            "10.77.0.1",
+            "10.77.5.1",
+            "10.77.255.254",
+            "fd00:77::100",
+        ] {
             assert_eq!(vip(text), Ok((text.parse().unwrap(), None)));
         }
         let refused = [
@@ -249,12 +280,23 @@ mod tests {
             ("10.77.255.255", "is the network's own address"),
             (
                 "10.78.0.1",
-                "is outside of the servers' network, 10.77.0.0/16",
+                "is outside of the servers' network, 10.77.0.0/16 and fd00:77::/64",
+            ),
+            ("fd00:77::1:1", "is a server's"),
+            ("fd00:77::", "is the network's own address"),
+            (
+                "2001:db8::1",
+                "is outside of the servers' network, 10.77.0.0/16 and fd00:77::/64",
+            ),
+            ("fe80::1", "is no address that clients could connect to"),
+            (
+                "::ffff:10.77.0.100",
+                "is no address that clients could connect to",
             ),
             ("127.0.0.1", "is no address that clients could connect to"),
-            ("::1", "is not an IPv4 address"),
-            ("10.77.0", "is not an IPv4 address"),
-            ("", "is not an IPv4 address"),
+            ("::1", "is no address that clients could connect to"),
+            ("10.77.0", "is not an IP address"),
+            ("", "is not an IP address"),
         ];
         for (text, why) in refused {
             let hint = "take addresses from 10.77.0.100 up";
@@ -269,6 +311,8 @@ mod tests {
             ("203.0.113.100/24", 24),
             ("10.0.0.0/31", 31),
             ("10.0.0.5/32", 32),
+            ("2001:db8::100/64", 64),
+            ("2001:db8::100/128", 128),
         ] {
             let address = text.split_once('/').unwrap().0.parse().unwrap();
             assert_eq!(vip(text), Ok((address, Some(length))));
@@ -281,7 +325,8 @@ mod tests {
             ("203.0.113.100/24/24", "has no prefix from 1 to 32"),
             ("203.0.113.0/24", "is the network's own address"),
             ("203.0.113.255/24", "is the network's own address"),
-            ("2001:db8::1/64", "is not an IPv4 address"),
+            ("2001:db8::/64", "is the network's own address"),
+            ("2001:db8::1/129", "has no prefix from 1 to 128"),
         ] {
             assert_eq!(vip(text).unwrap_err().0, why, "{text}");
         }

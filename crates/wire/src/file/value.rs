@@ -1,5 +1,7 @@
 //! String values that every file has. Each error is `(what, hint)`.
 
+use ipnet::IpNet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// What is wrong, and what to do.
@@ -65,6 +67,15 @@ pub(crate) fn url_path(text: &str) -> Result<String, Wrong> {
             "write such characters percent-encoded: a space is %20".into(),
         )),
     }
+}
+
+/// A network, or one address.
+pub(crate) fn network(text: &str) -> Result<IpNet, Wrong> {
+    let address = |_| text.parse::<IpAddr>().map(IpNet::from);
+    text.parse::<IpNet>().or_else(address).map_err(|_| {
+        let hint = "write it as \"10.0.0.0/8\" or \"192.0.2.7\"";
+        ("is not a network".into(), hint.into())
+    })
 }
 
 /// A message of several lines as one, without control characters.

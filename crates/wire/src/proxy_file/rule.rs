@@ -154,6 +154,7 @@ impl Reader<'_, '_, '_> {
                     content_type: content_type
                         .unwrap_or_else(|| "text/plain; charset=utf-8".into()),
                     status: section.number(verb, 200..=599, self.mistakes)?,
+                    needs: None,
                 }))
             }
             "strip" => Some(Rule::Rewrite(Rewrite::Prefix {

@@ -3,10 +3,11 @@
 mod address;
 mod pattern;
 
-pub(super) use address::{bind, listen, network, permissions, unix};
+pub(super) use address::{bind, listen, permissions, unix};
 pub(super) use pattern::{path_prefix, route_path, text_pattern};
 
 use super::WORDS;
+pub(super) use crate::file::value::network;
 use crate::file::value::{Wrong, duration_up_to, measure, size};
 use gaiola_model::proxy::{
     Algorithm, Allowance, HashKey, LimitKey, Most, OnMarkedDown, ProxyVersion, Refusal, SameSite,

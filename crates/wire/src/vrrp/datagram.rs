@@ -7,6 +7,7 @@
 //! kind 2, pong:     the same number
 //! kind 3, message:  a sealed message of the sender itself, as in an IPv4 packet from it to the group
 //! kind 4, relayed:  the IPv4 address of a message's sender, then the message
+//! kind 5, wide:     a sealed message as over IPv6, which names its sender; relays forward it as it is
 //! ```
 //!
 //! Only the messages are sealed, and they are sealed for their sender's address: a relay can neither change nor invent one.
@@ -14,14 +15,15 @@
 use gaiola_model::vrrp::Ping;
 use std::net::Ipv4Addr;
 
-/// The longest datagram: a message with 255 addresses and its seal.
-pub const LONGEST: usize = 1100;
+/// The longest datagram: a message with 255 addresses of IPv4, or 99 of IPv6, and its seal. No site has more balancers.
+pub const LONGEST: usize = 1700;
 
 const MAGIC: [u8; 3] = [0x47, 0x56, 1];
 const PING: u8 = 1;
 const PONG: u8 = 2;
 const MESSAGE: u8 = 3;
 const RELAYED: u8 = 4;
+const WIDE: u8 = 5;
 
 /// One datagram. Messages stay encoded: a relay cannot read them, and need not.
 ///
@@ -48,6 +50,8 @@ pub enum Datagram<'a> {
         /// The message.
         message: &'a [u8],
     },
+    /// A keeper's message that names its sender in its seal, whoever it comes from.
+    Wide(&'a [u8]),
 }
 
 impl<'a> Datagram<'a> {
@@ -72,6 +76,10 @@ impl<'a> Datagram<'a> {
                 bytes.extend(from.octets());
                 bytes.extend(*message);
             }
+            Self::Wide(message) => {
+                bytes.push(WIDE);
+                bytes.extend(*message);
+            }
         }
         bytes
     }
@@ -88,6 +96,7 @@ impl<'a> Datagram<'a> {
             PING => ping().map(Self::Ping),
             PONG => ping().map(Self::Pong),
             MESSAGE => Some(Self::Message(rest)),
+            WIDE => Some(Self::Wide(rest)),
             RELAYED => {
                 let (from, message) = rest.split_first_chunk::<4>()?;
                 let from = (*from).into();
@@ -106,12 +115,13 @@ mod tests {
     proptest! {
         #[test]
         fn decoding_reverses_encoding(
-            kind in 0..4, number: u64, from: u32, message in prop::collection::vec(any::<u8>(), 0..1000),
+            kind in 0..5, number: u64, from: u32, message in prop::collection::vec(any::<u8>(), 0..1000),
         ) {
             let datagram = match kind {
                 0 => Datagram::Ping(Ping(number)),
                 1 => Datagram::Pong(Ping(number)),
                 2 => Datagram::Message(&message),
+                3 => Datagram::Wide(&message),
                 _ => Datagram::Relayed { from: from.into(), message: &message },
             };
             let bytes = datagram.encode();

@@ -41,6 +41,6 @@ impl<'a> Ipv4Packet<'a> {
 
 /// The checksum of a payload, including a pseudo-header if given.
 pub(super) fn checksum(payload: &[u8], pseudo_header: Option<Endpoints>) -> u16 {
-    let addresses = pseudo_header.map(|it| (it.source, it.destination));
+    let addresses = pseudo_header.map(|it| (it.source.into(), it.destination.into()));
     crate::checksum::internet(payload, addresses.map(|it| (it, PROTOCOL)))
 }

@@ -1,6 +1,5 @@
 //! The trailer that proves that an advertisement comes from a holder of the site's key.
 
-use super::Endpoints;
 use crate::hex;
 use gaiola_model::vrrp::Stamp;
 use hmac::{Hmac, KeyInit, Mac};
@@ -42,26 +41,27 @@ impl fmt::Debug for Key {
 }
 
 /// Appends the trailer to an advertisement whose checksum is still zero.
-pub(super) fn append(payload: &mut Vec<u8>, endpoints: Endpoints, key: &Key, stamp: Stamp) {
+///
+/// `addresses`: what identifies sender and receivers.
+pub(super) fn append(payload: &mut Vec<u8>, addresses: &[u8], key: &Key, stamp: Stamp) {
     payload.extend(stamp.0.to_be_bytes());
-    let code = code(payload, endpoints, key).finalize().into_bytes();
+    let code = code(payload, addresses, key).finalize().into_bytes();
     payload.extend(code);
 }
 
 /// The stamp of an advertisement that ends at `end`, if it is followed by exactly one trailer with the right code.
-pub(super) fn check(payload: &[u8], end: usize, endpoints: Endpoints, key: &Key) -> Option<Stamp> {
+pub(super) fn check(payload: &[u8], end: usize, addresses: &[u8], key: &Key) -> Option<Stamp> {
     let trailer = payload.get(end..)?;
     let (stamp, found) = trailer.split_first_chunk::<STAMP>()?;
     let found: &[u8; CODE] = found.try_into().ok()?;
     let sealed = payload.get(..end + STAMP)?;
-    code(sealed, endpoints, key).verify(found.into()).ok()?;
+    code(sealed, addresses, key).verify(found.into()).ok()?;
     Some(Stamp(u64::from_be_bytes(*stamp)))
 }
 
-fn code(sealed: &[u8], endpoints: Endpoints, key: &Key) -> Hmac<Sha256> {
+fn code(sealed: &[u8], addresses: &[u8], key: &Key) -> Hmac<Sha256> {
     let mut code = Hmac::<Sha256>::new_from_slice(&key.0).expect("HMAC takes a key of any length");
-    code.update(&endpoints.source.octets());
-    code.update(&endpoints.destination.octets());
+    code.update(addresses);
     // The checksum covers the seal, so the seal cannot cover the checksum.
     code.update(&sealed[..6]);
     code.update(&[0, 0]);

@@ -11,11 +11,11 @@ fn advert() -> Message {
         vrid: Vrid::new(51).unwrap(),
         priority: Priority(100),
         interval: Duration::from_millis(100),
-        vips: vec![Ipv4Addr::new(10, 77, 0, 100)],
+        vips: vec![IpAddr::V4(Ipv4Addr::new(10, 77, 0, 100))],
     })
 }
 
-fn hello(hears: Vec<Ipv4Addr>) -> Message {
+fn hello(hears: Vec<IpAddr>) -> Message {
     Message::Hello(Hello {
         vrid: Vrid::new(51).unwrap(),
         priority: Priority(100),
@@ -159,7 +159,7 @@ proptest! {
         let vrid = Vrid::new(vrid).unwrap();
         let priority = Priority(priority);
         let interval = Duration::from_millis(centiseconds * 10);
-        let addresses: Vec<Ipv4Addr> = addresses.into_iter().map(Ipv4Addr::from).collect();
+        let addresses: Vec<IpAddr> = addresses.into_iter().map(IpAddr::from).collect();
         let message = if is_hello || addresses.is_empty() { Message::Hello(Hello { vrid, priority, interval, stands_by, hears: addresses }) } else { Message::Advertisement(Advertisement { vrid, priority, interval, vips: addresses }) };
         let key = sealed.then(|| key(9));
         let checksum = if plain { Checksum::Plain } else { Checksum::WithPseudoHeader };

@@ -8,12 +8,12 @@ use super::network::Network;
 use super::voice::Voice;
 use gaiola_core::vrrp::{Input, Output};
 use gaiola_model::Time;
-use gaiola_model::keeper::{KeeperConfig, KeeperState};
+use gaiola_model::keeper::{KeeperConfig, KeeperState, KeeperVip};
 use gaiola_model::schema::SCHEMA;
 use gaiola_model::vrrp::{Advertisement, Message, Vrid};
 use gaiola_wire::vrrp::Received;
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 use vip::Vip;
@@ -161,12 +161,21 @@ impl Holder {
 
     fn open(&mut self, now: Time) {
         let Some(config) = &self.config else { return };
-        if self.network.is_some() || now < self.open_at {
+        let mut vips = config.vips.iter().map(|vip| vip.vip);
+        let is_wide = config.address.is_ipv6() || vips.any(|vip| vip.is_ipv6());
+        if let Some(network) = &mut self.network {
+            network.widen(now, is_wide);
+            return;
+        }
+        if now < self.open_at {
             return;
         }
         self.open_at = now + OPEN_INTERVAL;
         match Network::open(&config.interface, config.address) {
-            Ok(network) => self.network = Some(network),
+            Ok(mut network) => {
+                network.widen(now, is_wide);
+                self.network = Some(network);
+            }
             Err(error) => self.readiness = Err(Trouble::Interface(error.to_string())),
         }
     }
@@ -194,7 +203,7 @@ impl Holder {
         }
     }
 
-    fn heard(&mut self, now: Time, from: Ipv4Addr, received: Received) {
+    fn heard(&mut self, now: Time, from: IpAddr, received: Received) {
         let Received { message, stamp } = received;
         let vrid = message.vrid();
         if !self.vips.contains_key(&vrid) {
@@ -232,17 +241,22 @@ impl Holder {
         for (&vrid, vip) in &mut self.vips {
             match wanted.iter().find(|it| it.vrid == vrid) {
                 Some(it) if it.vip == vip.virtual_address() => {
-                    let changes = vip.reconfigure(config, it);
+                    let own = router_address(config, it, network);
+                    let changes =
+                        vip.reconfigure(config, it, own.unwrap_or(vip.settings().address));
                     inputs.extend(changes.into_iter().map(|input| (vrid, input)));
                 }
                 _ => inputs.extend(vip.leave().map(|input| (vrid, input))),
             }
         }
         for it in wanted {
+            let Some(own) = router_address(config, it, network) else {
+                continue;
+            };
             self.vips.entry(it.vrid).or_insert_with(|| {
                 let held = network.holds(it.vip, it.prefix);
                 inputs.push((it.vrid, Input::Start { held }));
-                Vip::new(config, it)
+                Vip::new(config, it, own)
             });
         }
         for (vrid, input) in inputs {
@@ -300,6 +314,15 @@ impl Holder {
     }
 }
 
+/// By which address other routers of a VIP know this one: over IPv6 without a key by its link-local one; `None`: it has none yet.
+fn router_address(config: &KeeperConfig, vip: &KeeperVip, network: &Network) -> Option<IpAddr> {
+    let is_wide = vip.vip.is_ipv6() || config.address.is_ipv6();
+    match config.key {
+        None if is_wide => network.link_local(),
+        _ => Some(config.address),
+    }
+}
+
 /// `false`: the address could not be added.
 fn carry_out(
     now: Time,
@@ -311,7 +334,11 @@ fn carry_out(
     let address = vip.virtual_address();
     match output {
         Output::AddAddress | Output::RefreshAddress => {
-            if let Err(error) = network.add(address, vip.prefix()) {
+            let added = match output {
+                Output::AddAddress => network.take(address, vip.prefix()),
+                _ => network.add(address, vip.prefix()),
+            };
+            if let Err(error) = added {
                 let reason = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::error!(%error, reason, vip = %address, "the VIP cannot be held here");
                 return false;
@@ -329,11 +356,12 @@ fn carry_out(
                 interval: vip.settings().interval,
                 vips: vec![address],
             };
-            voice.say(network, &Message::Advertisement(advert));
+            voice.say(network, &Message::Advertisement(advert), address.is_ipv6());
         }
         Output::Announce => network.announce(address),
         Output::SayHello => {
-            voice.say(network, &Message::Hello(vip.hello(now)));
+            let hello = Message::Hello(vip.hello(now));
+            voice.say(network, &hello, address.is_ipv6());
         }
         Output::HoldBack => network.hold_back(address),
         Output::PassOn => network.pass_on(address),

@@ -6,11 +6,11 @@ use gaiola_model::Time;
 use gaiola_model::keeper::{KeeperConfig, KeeperUdp};
 use gaiola_model::vrrp::{Hello, Message, Ping, Stamp};
 use gaiola_wire::vrrp::{
-    self, Checksum, Datagram, Endpoints, Key, LONGEST_DATAGRAM, Received, Rejected,
+    self, Checksum, Datagram, Endpoints, Key, LONGEST_DATAGRAM, Received, Rejected, wide,
 };
 use rustix::net::sockopt;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -24,11 +24,11 @@ const MOST_SIGNS: usize = 32;
 const NETWORK_CONTROL: u8 = 0xc0;
 
 /// A message from another keeper, or why it is not believed.
-pub(super) type Heard = Result<(Ipv4Addr, Received), Rejected>;
+pub(super) type Heard = Result<(IpAddr, Received), Rejected>;
 
 /// Says and hears messages.
 pub(super) struct Voice {
-    address: Ipv4Addr,
+    address: IpAddr,
     key: Option<Key>,
     freshness: Freshness,
     contact: Contact,
@@ -52,7 +52,7 @@ impl Voice {
     /// A keeper that has no configuration yet. `time_of_day` begins the stamps of its sealed messages, `first_ping` is random.
     pub(super) fn new(time_of_day: Stamp, first_ping: u64) -> Self {
         Self {
-            address: Ipv4Addr::UNSPECIFIED,
+            address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             key: None,
             freshness: Freshness::new(time_of_day),
             contact: Contact::new(first_ping),
@@ -119,24 +119,47 @@ impl Voice {
     }
 
     /// Sends a message on every way. A failure counts as loss on the way.
-    pub(super) fn say(&mut self, network: &Network, message: &Message) {
+    ///
+    /// `is_wide`: it goes over IPv6, since its VIP or this server has an IPv6 address.
+    pub(super) fn say(&mut self, network: &Network, message: &Message, is_wide: bool) {
         let stamp = self.freshness.stamp();
+        match self.address {
+            IpAddr::V4(source) if !is_wide && !wide::is_needed(message) => {
+                let payload = self.narrow(message, source, stamp);
+                // By multicast too: a keeper that does not know this balancer yet, or knows no UDP, hears it where the network passes it.
+                network.say(&payload);
+                self.send(&Datagram::Message(&payload));
+            }
+            _ => {
+                let payload = self.wide(message, stamp);
+                network.say_wide(&payload);
+                self.send(&Datagram::Wide(&payload));
+            }
+        }
+    }
+
+    fn narrow(&self, message: &Message, source: Ipv4Addr, stamp: Stamp) -> Vec<u8> {
         let seal = self.key.as_ref().map(|key| (key, stamp));
         let endpoints = Endpoints {
-            source: self.address,
+            source,
             destination: vrrp::GROUP,
         };
-        let payload = vrrp::encode(message, endpoints, Checksum::default(), seal);
-        let Some(udp) = &self.udp else {
-            return network.say(&payload);
-        };
-        let datagram = Datagram::Message(&payload);
-        // By multicast too: a keeper that does not know this balancer yet, or knows no UDP, hears it where the network passes it.
-        network.say(&payload);
+        vrrp::encode(message, endpoints, Checksum::default(), seal)
+    }
+
+    fn wide(&self, message: &Message, stamp: Stamp) -> Vec<u8> {
+        let router = self.address;
+        let seal = |key| wide::Seal { key, stamp, router };
+        wide::encode(message, self.key.as_ref().map(seal))
+    }
+
+    /// Sends by UDP, where that is configured.
+    fn send(&mut self, datagram: &Datagram<'_>) {
+        let Some(udp) = &self.udp else { return };
         if udp.unicast {
-            self.send_to_balancers(udp, &datagram);
+            self.send_to_balancers(udp, datagram);
         }
-        self.send_to_relays(&datagram);
+        self.send_to_relays(datagram);
     }
 
     /// The next message in the queues; `None`: no more. What relays answer is noted.
@@ -155,7 +178,7 @@ impl Voice {
     /// way.
     pub(super) fn is_new(
         &mut self,
-        from: Ipv4Addr,
+        from: IpAddr,
         message: &Message,
         stamp: Option<Stamp>,
     ) -> Result<bool, &'static str> {
@@ -207,15 +230,20 @@ impl Voice {
         let (datagram, sender) = receive(&sockets.messages, &mut buffer)?;
         let (from, message) = match datagram {
             Some(Datagram::Message(message)) => (sender, message),
-            Some(Datagram::Relayed { from, message }) if self.is_relay(sender) => (from, message),
+            Some(Datagram::Relayed { from, message }) if self.is_relay(sender) => {
+                (from.into(), message)
+            }
+            Some(Datagram::Wide(message)) => {
+                return Some(wide::decode(message, None, self.key.as_ref()));
+            }
             _ => return Some(Err(Rejected::Malformed)),
         };
         Some(believe_message(message, from, self.key.as_ref()))
     }
 
-    fn is_relay(&self, sender: Ipv4Addr) -> bool {
+    fn is_relay(&self, sender: IpAddr) -> bool {
         let relays = self.udp.iter().flat_map(|udp| &udp.relays);
-        relays.into_iter().any(|relay| *relay.ip() == sender)
+        relays.into_iter().any(|relay| relay.ip() == sender)
     }
 
     fn send_to_balancers(&self, udp: &KeeperUdp, datagram: &Datagram<'_>) {
@@ -245,14 +273,17 @@ impl Voice {
 }
 
 impl Sockets {
-    fn open(address: Ipv4Addr, udp: &KeeperUdp) -> io::Result<Self> {
+    fn open(address: IpAddr, udp: &KeeperUdp) -> io::Result<Self> {
         let open = |port| {
-            let socket = UdpSocket::bind(SocketAddrV4::new(address, port))?;
+            let socket = UdpSocket::bind(SocketAddr::new(address, port))?;
             socket.set_nonblocking(true)?;
-            sockopt::set_ip_tos(&socket, NETWORK_CONTROL)?;
+            match address {
+                IpAddr::V4(_) => sockopt::set_ip_tos(&socket, NETWORK_CONTROL)?,
+                IpAddr::V6(_) => sockopt::set_ipv6_tclass(&socket, NETWORK_CONTROL.into())?,
+            }
             Ok::<_, io::Error>(socket)
         };
-        let connect = |relay: &SocketAddrV4| {
+        let connect = |relay: &SocketAddr| {
             let socket = open(0)?;
             socket.connect(relay)?;
             Ok::<_, io::Error>(socket)
@@ -292,13 +323,7 @@ fn sign(relay: &UdpSocket, buffer: &mut [u8]) -> Option<Sign> {
 }
 
 /// The next datagram in the queue, `None` within: none of ours.
-fn receive<'a>(
-    socket: &UdpSocket,
-    buffer: &'a mut [u8],
-) -> Option<(Option<Datagram<'a>>, Ipv4Addr)> {
+fn receive<'a>(socket: &UdpSocket, buffer: &'a mut [u8]) -> Option<(Option<Datagram<'a>>, IpAddr)> {
     let (length, sender) = socket.recv_from(buffer).ok()?;
-    let SocketAddr::V4(sender) = sender else {
-        return Some((None, Ipv4Addr::UNSPECIFIED));
-    };
-    Some((Datagram::decode(&buffer[..length]), *sender.ip()))
+    Some((Datagram::decode(&buffer[..length]), sender.ip()))
 }

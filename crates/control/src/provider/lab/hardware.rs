@@ -65,6 +65,14 @@ impl Hardware {
             Lifetime::Forever,
         )?;
         netlink.add_address(BRIDGE, CLIENT.into(), PREFIX_LENGTH, Lifetime::Forever)?;
+        // The last one is the source of what the front door opens. Without IPv6 in the kernel the lab has no such VIPs.
+        for own in [network::WIDE_CLIENT, network::WIDE_BRIDGE] {
+            let length = network::WIDE_PREFIX_LENGTH;
+            if let Err(error) = netlink.add_address(BRIDGE, own.into(), length, Lifetime::Forever) {
+                let error = gaiola_os::chain(&error);
+                tracing::warn!(error, "the lab has no IPv6");
+            }
+        }
         netlink.set_up(BRIDGE)?;
         Ok(Self {
             netlink,

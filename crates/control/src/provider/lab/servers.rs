@@ -2,7 +2,7 @@
 
 use super::Lab;
 use super::hardware::{self, HardwareError};
-use super::network::{INTERFACE, PREFIX_LENGTH};
+use super::network::{self, INTERFACE, PREFIX_LENGTH};
 use crate::provider::folder::{self, KeptError, PATH, make_folder, remove};
 use gaiola_agent::init::certificate;
 use gaiola_agent::state::{Boot, Order, read_document, write_document};
@@ -196,6 +196,7 @@ fn prepare(lab: &Lab, order: &Order, server: ServerName) -> Result<Boot, ServerE
         location,
         interface: INTERFACE.into(),
         prefix_length: PREFIX_LENGTH,
+        further: vec![network::wide_address(server)],
         directories: lab.state.directories(server),
         store_token: order.placement.incarnation.clone(),
         database_user,

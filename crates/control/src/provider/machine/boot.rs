@@ -150,6 +150,7 @@ mod tests {
             location: Location::at([127, 0, 0, 1].into()),
             interface: "lo".into(),
             prefix_length: 8,
+            further: Vec::new(),
             directories: Directories {
                 run: run.clone(),
                 ..state.directories(server)

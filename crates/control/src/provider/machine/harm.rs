@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -176,12 +176,7 @@ pub async fn begin(site: &SiteName, harm: MachineHarm) -> Result<(), DrillError>
     let state = State::of(site);
     let order = known_order(&state)?.ok_or(DrillError::NoOrder)?;
     let here = machines::servers_on(&order.placement, &read_setup(&state)?.host);
-    let vips = order.placement.vips.keys();
-    let vips = vips.filter_map(|vip| match vip {
-        IpAddr::V4(vip) => Some(*vip),
-        IpAddr::V6(_) => None,
-    });
-    let vips: Vec<Ipv4Addr> = vips.collect();
+    let vips: Vec<IpAddr> = order.placement.vips.keys().copied().collect();
     let mut active = Active::new(harm, &here, !vips.is_empty())?;
     if let Target::Kill {
         process: Some(process),
@@ -224,11 +219,7 @@ fn hit(target: &Target, here: &BTreeSet<ServerName>) -> Result<BTreeSet<ServerNa
     })
 }
 
-async fn do_harm(
-    state: &State,
-    active: &mut Active,
-    vips: Vec<Ipv4Addr>,
-) -> Result<(), DrillError> {
+async fn do_harm(state: &State, active: &mut Active, vips: Vec<IpAddr>) -> Result<(), DrillError> {
     let units = active.killed();
     stay_down(&units)?;
     if active.has_rules
@@ -319,7 +310,7 @@ fn end_boots(state: &State, servers: &BTreeSet<ServerName>) -> Result<(), DrillE
     Ok(())
 }
 
-fn set_rules(harm: &MachineHarm, vips: Vec<Ipv4Addr>) -> Result<(), DrillError> {
+fn set_rules(harm: &MachineHarm, vips: Vec<IpAddr>) -> Result<(), DrillError> {
     let network = Network {
         devices: devices()?,
         ssh: port_of_sshd(),

@@ -76,6 +76,7 @@ pub(super) async fn prepare(
         location,
         interface,
         prefix_length,
+        further: Vec::new(),
         directories: machine.state.directories_on_machine(server),
         store_token: order.placement.incarnation.clone(),
         database_user: Some(user),

@@ -25,15 +25,16 @@ impl fmt::Display for Change {
             Self::ServerLeaves { server, from, left } => write_leaving(f, *server, from, *left),
             Self::Machine { ssh, change } => write_machine(f, ssh, change),
             Self::VipPrefix { vip, from, to } => {
-                let [from, to] = [from, to].map(|length| match length {
-                    Some(length) => format!("/{length}"),
-                    None => "/32".into(),
-                });
+                let whole = if vip.is_ipv4() { 32 } else { 128 };
+                let [from, to] = [from, to].map(|length| format!("/{}", length.unwrap_or(whole)));
                 write!(f, "balancer: vips: the prefix of {vip} changes: {from} -> {to}")
             }
             Self::VipCommand => f.write_str(
                 "balancer: vip_command: run when a balancer takes a VIP, or holds one for which none has run",
             ),
+            Self::BalancerDrain => {
+                f.write_str("balancer: drain changes: it holds from the next drain on")
+            }
             Self::Instances { from, to } => {
                 let effect = if to > from {
                     "are added"

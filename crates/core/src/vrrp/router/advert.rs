@@ -4,11 +4,11 @@ use super::{Router, State, stop};
 use crate::vrrp::{CONTEST, Output, Reason, Role, YIELD_PATIENCE};
 use gaiola_model::Time;
 use gaiola_model::vrrp::{Advertisement, Priority};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 impl Router {
     /// Whether an advertisement is from another router and for our VIP.
-    pub(super) fn concerns(&self, from: Ipv4Addr, advert: &Advertisement) -> bool {
+    pub(super) fn concerns(&self, from: IpAddr, advert: &Advertisement) -> bool {
         from != self.settings.address && advert.vips.contains(&self.settings.vip)
     }
 
@@ -16,7 +16,7 @@ impl Router {
         &mut self,
         now: Time,
         state: State,
-        from: Ipv4Addr,
+        from: IpAddr,
         advert: &Advertisement,
         out: &mut Vec<Output>,
     ) -> State {
@@ -77,7 +77,7 @@ impl Router {
         &self,
         now: Time,
         state: State,
-        from: Ipv4Addr,
+        from: IpAddr,
         advert: &Advertisement,
         out: &mut Vec<Output>,
     ) -> State {
@@ -137,7 +137,7 @@ impl Router {
     fn follow(
         &self,
         now: Time,
-        from: Ipv4Addr,
+        from: IpAddr,
         advert: &Advertisement,
         reason: Reason,
         patient_until: Time,

@@ -4,7 +4,7 @@ use super::{Router, State};
 use crate::vrrp::Output;
 use gaiola_model::Time;
 use gaiola_model::vrrp::{Hello, Priority};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// This router sends hellos.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +53,7 @@ impl Router {
     }
 
     /// Answers a router heard for the first time, or again, with a hello at once; `true`: this one was.
-    pub(super) fn heard_hello(&mut self, now: Time, from: Ipv4Addr, hello: &Hello) -> bool {
+    pub(super) fn heard_hello(&mut self, now: Time, from: IpAddr, hello: &Hello) -> bool {
         let own = self.settings.address;
         let is_news = from != own && self.peers.heard(now, own, from, hello);
         if let Some(greeting) = self.greeting.as_mut().filter(|_| is_news) {
@@ -63,12 +63,12 @@ impl Router {
     }
 
     /// Whether another router reports that it does not hear us although we send hellos.
-    pub(super) fn is_deaf(&self, now: Time, from: Ipv4Addr) -> bool {
+    pub(super) fn is_deaf(&self, now: Time, from: IpAddr) -> bool {
         self.greeting.is_some() && self.peers.deaf_since(now, from).is_some()
     }
 
     /// Whether it has reported that for so long that our hellos must have reached it.
-    pub(super) fn stays_deaf(&self, now: Time, from: Ipv4Addr) -> bool {
+    pub(super) fn stays_deaf(&self, now: Time, from: IpAddr) -> bool {
         let deaf = self.peers.deaf_since(now, from);
         let spoken = self.greeting.map(|greeting| greeting.since);
         let since = deaf.zip(spoken).map(|(deaf, spoken)| deaf.max(spoken));

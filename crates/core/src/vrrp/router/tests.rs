@@ -2,11 +2,12 @@ use super::*;
 use crate::vrrp::ADDRESS_LIFETIME;
 use Output::{AddAddress, Advertise, Announce, Became, RefreshAddress, RemoveAddress};
 use gaiola_model::vrrp::{Advertisement, Hello, Vrid};
+use std::net::Ipv4Addr;
 
-const OWN: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 2);
-const LOWER_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 1);
-const HIGHER_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 3);
-const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 1, 2));
+const LOWER_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 1, 1));
+const HIGHER_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 1, 3));
+const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 100));
 const PRIORITY: Priority = Priority(128);
 
 /// A router and a clock.
@@ -56,7 +57,7 @@ impl Bench {
     }
 
     /// Hellos of a router that stands by with this priority, for so long.
-    fn hear_hellos(&mut self, priority: u8, hears: &[Ipv4Addr], ms: u64) -> Vec<Output> {
+    fn hear_hellos(&mut self, priority: u8, hears: &[IpAddr], ms: u64) -> Vec<Output> {
         let mut out = Vec::new();
         for _ in 0..ms / 100 {
             out.extend(self.run(100));
@@ -101,7 +102,7 @@ impl Bench {
         out
     }
 
-    fn hear(&mut self, from: Ipv4Addr, priority: u8) -> Vec<Output> {
+    fn hear(&mut self, from: IpAddr, priority: u8) -> Vec<Output> {
         let advert = Advertisement {
             vrid: Vrid::new(1).unwrap(),
             priority: Priority(priority),
@@ -390,7 +391,7 @@ fn what_is_said_of_another_vip_or_by_ourselves_is_ignored() {
         vrid: Vrid::new(1).unwrap(),
         priority: Priority(255),
         interval: Duration::from_millis(100),
-        vips: vec![Ipv4Addr::new(10, 77, 0, 101)],
+        vips: vec![IpAddr::V4(Ipv4Addr::new(10, 77, 0, 101))],
     };
     let from = HIGHER_ADDRESS;
     assert_eq!(bench.step(Input::Heard { from, advert }), []);

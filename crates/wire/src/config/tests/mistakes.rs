@@ -85,7 +85,7 @@ fn an_unknown_key_is_answered_with_the_one_that_was_meant() {
 fn settings_of_a_standalone_proxy_are_answered_so() {
     let file = "of the file of a proxy by itself, `gaiola proxy -f FILE` (docs/proxy.md)";
     for (line, place) in [
-        ("[balancer]\ntrust = '10.0.0.0/8'", "[frontend.NAME]"),
+        ("[balancer]\nconnection_limit = 'logins'", "[frontend.NAME]"),
         (
             "[balancer]\ntimeouts = { client = '5s' }",
             "the top or [frontend.NAME] or [frontend.NAME.route] or [backend.NAME]",
@@ -136,8 +136,13 @@ fn values_of_a_wrong_kind_are_reported_with_how_to_write_them() {
             "5:10: `listen` is a string, but must be a list; write it as listen = [\":80\"]",
         ),
         (
-            "[balancer]\nvips = []",
-            "5:8: `vips` is empty; write it as vips = [\"192.0.2.10\"]",
+            "[balancer]\naccept_proxy = true",
+            "5:1: `accept_proxy` is set, but [balancer] has no `trust`; name the senders whose PROXY protocol header is believed: \
+             trust = [\"10.0.0.5\", \"10.0.0.6\"]",
+        ),
+        (
+            "[balancer]\ntrust = ['10.0.0.0/8', 'lb']",
+            "5:24: `trust` \"lb\" is not a network; write it as \"10.0.0.0/8\" or \"192.0.2.7\"",
         ),
         (
             "[[web]]",
@@ -308,10 +313,12 @@ fn balancers_on_machines_need_vips_or_none() {
     assert_eq!(of("vips = []"), [""; 0]);
     // What the lab cannot give does not matter here.
     assert_eq!(of("vips = ['203.0.113.100']"), [""; 0]);
+    assert_eq!(of("vips = ['203.0.113.100/24', '2001:db8::1/64']"), [""; 0]);
     assert_eq!(
-        of("vips = ['2001:db8::1/64']"),
-        ["7:9: `vips` \"2001:db8::1/64\" is not an IPv4 address; \
-             take an address of the balancers' network that no host has"]
+        of("vips = ['2001:db8::/64']"),
+        [
+            "7:9: `vips` \"2001:db8::/64\" is the network's own address; take an address inside of the network"
+        ]
     );
 }
 

@@ -257,6 +257,7 @@ fn every_rule_is_read_and_those_of_the_frontend_come_first() {
             status,
             content_type: content_type.into(),
             body: body.into(),
+            needs: None,
         })
     };
     let answers = [

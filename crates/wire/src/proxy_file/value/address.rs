@@ -1,8 +1,7 @@
-//! Addresses to listen on, and networks.
+//! Addresses to listen on.
 
 use crate::file::value::Wrong;
 use gaiola_model::proxy::Address;
-use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// A listening address: `10.0.0.1:80`, `[::1]:80`, or `:80` on every IPv4 address.
@@ -53,13 +52,4 @@ pub(in crate::proxy_file) fn permissions(text: &str) -> Result<u32, Wrong> {
             let hint = "write three octal digits for owner, group and others: \"660\"";
             ("are not permissions".into(), hint.into())
         })
-}
-
-/// A network, or one address.
-pub(in crate::proxy_file) fn network(text: &str) -> Result<IpNet, Wrong> {
-    let address = |_| text.parse::<IpAddr>().map(IpNet::from);
-    text.parse::<IpNet>().or_else(address).map_err(|_| {
-        let hint = "write it as \"10.0.0.0/8\" or \"192.0.2.7\"";
-        ("is not a network".into(), hint.into())
-    })
 }

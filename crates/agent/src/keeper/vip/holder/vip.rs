@@ -5,7 +5,7 @@ use gaiola_model::Time;
 use gaiola_model::keeper::{KeeperConfig, KeeperVip, VipRole, VipState};
 use gaiola_model::vrrp::Hello;
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How long a VIP that could not be added is suspended.
@@ -29,9 +29,11 @@ pub(super) struct Vip {
 
 impl Vip {
     /// A VIP that was not started yet. Yield requests made before count as done.
-    pub(super) fn new(config: &KeeperConfig, vip: &KeeperVip) -> Self {
+    ///
+    /// `own`: by which address the other routers know this one.
+    pub(super) fn new(config: &KeeperConfig, vip: &KeeperVip, own: IpAddr) -> Self {
         Self {
-            router: Router::new(settings(config, vip)),
+            router: Router::new(settings(config, vip, own)),
             prefix: vip.prefix,
             passed_ready: false,
             passed_cut_off: false,
@@ -45,7 +47,7 @@ impl Vip {
         }
     }
 
-    pub(super) fn virtual_address(&self) -> Ipv4Addr {
+    pub(super) fn virtual_address(&self) -> IpAddr {
         self.settings().vip
     }
 
@@ -71,12 +73,17 @@ impl Vip {
     }
 
     /// Inputs for the router when its VIP's configuration changes.
-    pub(super) fn reconfigure(&mut self, config: &KeeperConfig, vip: &KeeperVip) -> Vec<Input> {
+    pub(super) fn reconfigure(
+        &mut self,
+        config: &KeeperConfig,
+        vip: &KeeperVip,
+        own: IpAddr,
+    ) -> Vec<Input> {
         let mut inputs = Vec::new();
         if !matches!(self.router.role(), Role::Active) {
             self.prefix = vip.prefix;
         }
-        let settings = settings(config, vip);
+        let settings = settings(config, vip, own);
         if settings != *self.settings() {
             inputs.push(Input::Configure(settings));
         }
@@ -165,8 +172,8 @@ impl Vip {
     }
 }
 
-fn settings(config: &KeeperConfig, vip: &KeeperVip) -> Settings {
-    let mut settings = Settings::new(vip.vrid, vip.vip, config.address, vip.priority);
+fn settings(config: &KeeperConfig, vip: &KeeperVip, own: IpAddr) -> Settings {
+    let mut settings = Settings::new(vip.vrid, vip.vip, own, vip.priority);
     settings.preempt = vip.preempt;
     settings.hellos = config.key.is_some();
     settings.interval = Duration::from_millis(config.interval_ms.into());

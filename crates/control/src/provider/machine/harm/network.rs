@@ -5,7 +5,7 @@
 //! device of these, so servers of one machine reach each other.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 /// The table that holds all rules of drills.
 const TABLE: &str = "netdev gaiola_drill";
@@ -29,7 +29,7 @@ pub(super) struct Network {
     /// Other machines that are cut off together with this one.
     pub(super) together: Vec<IpAddr>,
     /// The site's VIPs.
-    pub(super) vips: Vec<Ipv4Addr>,
+    pub(super) vips: Vec<IpAddr>,
 }
 
 impl Network {
@@ -74,9 +74,17 @@ impl Network {
             ("daddr", "saddr")
         };
         let mut rules = Vec::new();
-        if !self.vips.is_empty() {
-            rules.push(format!("arp {vip} ip {{ {} }} drop", joined(&self.vips)));
+        let (narrow, wide): (Vec<IpAddr>, Vec<IpAddr>) =
+            self.vips.iter().partition(|address| address.is_ipv4());
+        if !narrow.is_empty() {
+            rules.push(format!("arp {vip} ip {{ {} }} drop", joined(&narrow)));
         }
+        let message = if sent {
+            "nd-neighbor-advert"
+        } else {
+            "nd-neighbor-solicit"
+        };
+        rules.extend(wide.into_iter().map(|vip| neighbours_of(vip, message)));
         rules.push("meta protocol arp accept".into());
         rules.push(
             "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, nd-router-advert } accept"
@@ -98,6 +106,15 @@ impl Network {
         }
         rules
     }
+}
+
+/// Drops the messages of neighbour discovery that are about this address. The target is 16 bytes after the first 8; older versions of nft have no name for it.
+fn neighbours_of(vip: IpAddr, message: &str) -> String {
+    let bits = match vip {
+        IpAddr::V4(vip) => vip.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(vip) => vip.to_bits(),
+    };
+    format!("icmpv6 type {message} @th,64,128 0x{bits:032x} drop")
 }
 
 /// Removes every rule; no error where there is none.
@@ -127,7 +144,7 @@ mod tests {
             devices: vec!["ens3".into(), "ens4".into()],
             ssh: Some(2222),
             together: vec![[10, 0, 0, 2].into()],
-            vips: vec![Ipv4Addr::new(10, 0, 0, 100)],
+            vips: vec![[10, 0, 0, 100].into(), "2001:db8::100".parse().unwrap()],
         }
     }
 
@@ -146,6 +163,8 @@ mod tests {
             "ip daddr { 10.0.0.2 } accept",
             "arp saddr ip { 10.0.0.100 } drop",
             "arp daddr ip { 10.0.0.100 } drop",
+            "icmpv6 type nd-neighbor-advert @th,64,128 0x20010db8000000000000000000000100 drop",
+            "icmpv6 type nd-neighbor-solicit @th,64,128 0x20010db8000000000000000000000100 drop",
         ] {
             assert!(rules.contains(rule), "{rule}: {rules}");
         }
