@@ -34,6 +34,20 @@ pub(crate) fn sizes() -> Vec<CompletionCandidate> {
     candidates(KnownSite::of(&typed()).sizes())
 }
 
+/// Servers, and machines that have some: what `replace` takes.
+pub(crate) fn replaceable() -> Vec<CompletionCandidate> {
+    let config = KnownSite::of(&typed()).config;
+    candidates(config.iter().flat_map(crate::replace::names))
+}
+
+/// Every spare machine.
+pub(crate) fn spare() -> Vec<CompletionCandidate> {
+    let config = KnownSite::of(&typed()).config;
+    let machines = config.and_then(|config| config.machines);
+    let spare = machines.into_iter().flat_map(|machines| machines.spare);
+    candidates(spare.map(|machine| machine.ssh))
+}
+
 /// A drill's first word, then the servers that it can harm.
 pub(crate) fn drills() -> Vec<CompletionCandidate> {
     let typed = typed();

@@ -74,10 +74,14 @@ pub enum Step {
     SwitchOn(ServerName),
     /// Its processes are stopped and its directory is removed.
     TakeAway(ServerName),
+    /// Its processes are stopped, and stay so; what is on its disk stays too.
+    SwitchOff(ServerName),
 }
 
 /// What a machine has to do. `confirmed`: the store holds this placement now; what a server has on its disk is removed only then.
 /// A server that is placed at this machine's own `address` is never taken away, whatever name the placement has for its machine.
+///
+/// A machine that gave its place to another one stops; its disk stays until an operator has it emptied.
 pub fn steps(
     placement: &Placement,
     (host, address): (&Host, IpAddr),
@@ -95,10 +99,22 @@ pub fn steps(
         let placed = placement.servers.get(server);
         placed.is_some_and(|placed| placed.location.address == address)
     };
-    let former = former.filter(|server| confirmed && !is_at_address(server));
-    let former = former.copied().map(Step::TakeAway);
+    let is_lost = is_lost(placement, host);
+    let former = former.filter(|server| !is_at_address(server));
+    let former = former.filter_map(|server| match (is_lost, confirmed) {
+        (true, _) => (held.on.contains(server)).then_some(Step::SwitchOff(*server)),
+        (false, true) => Some(Step::TakeAway(*server)),
+        (false, false) => None,
+    });
     let missing = missing.copied().map(Step::SwitchOn);
     missing.chain(former).collect()
+}
+
+/// Whether a machine gave its place to another one for good, by this placement.
+pub fn is_lost(placement: &Placement, host: &Host) -> bool {
+    let machines = placement.config.machines.as_ref();
+    machines.is_some_and(|machines| machines.is_lost(host))
+        && servers_on(placement, host).is_empty()
 }
 
 /// A request of one machine to another.
@@ -132,6 +148,10 @@ pub fn may_ask(placement: Option<&Placement>, host: &Host, asked: Asked) -> bool
         let here = placement.map(|placement| servers_on(placement, host));
         here.is_some_and(|here| here.iter().any(|server| tiers.contains(&server.tier)))
     };
+    if placement.is_some_and(|placement| is_lost(placement, host)) {
+        // It learns that it is out, and nothing else.
+        return asked == Asked::Order;
+    }
     match asked {
         Asked::Order | Asked::Release | Asked::Fetch | Asked::Power => true,
         Asked::Sign(server) => is_here(&server),
@@ -292,7 +312,22 @@ pub fn addresses(
     }
     let placed = placement.servers.values();
     all.extend(placed.map(|placed| (placed.location.host.clone(), placed.location.address)));
+    all.retain(|host, _| !is_lost(placement, host));
     all
+}
+
+/// The addresses of machines that gave their place to another one, and that no machine of the site has now.
+pub fn lost_addresses(placement: &Placement) -> BTreeSet<IpAddr> {
+    let machines = placement.config.machines.iter();
+    let lost = machines.clone().flat_map(|machines| &machines.lost);
+    let mut lost: BTreeSet<IpAddr> = lost.filter_map(|machine| machine.address).collect();
+    let named = machines.flat_map(|machines| machines.all());
+    let placed = placement.servers.values();
+    let placed = placed.map(|placed| placed.location.address);
+    for used in named.filter_map(|machine| machine.address).chain(placed) {
+        lost.remove(&used);
+    }
+    lost
 }
 
 #[cfg(test)]
@@ -385,6 +420,35 @@ mod tests {
         assert_eq!(now(false), []);
         let spare = steps(&placement, (&host("spare"), OWN), &Held::default(), true);
         assert_eq!(spare, []);
+    }
+
+    #[test]
+    fn a_machine_that_gave_its_place_away_stops_and_is_told_no_more_than_that() {
+        let mut placement = placement();
+        let out = gaiola_model::config::Machine {
+            address: Some([192, 0, 2, 66].into()),
+            ..gaiola_model::config::Machine::new("out")
+        };
+        placement.config.machines = Some(gaiola_model::config::Machines {
+            lost: vec![out],
+            ..gaiola_model::config::Machines::default()
+        });
+        let held = Held {
+            on: names(["app1"]),
+            directories: names(["app1", "db1"]),
+            ..Held::default()
+        };
+        for confirmed in [false, true] {
+            let now = steps(&placement, (&host("out"), OWN), &held, confirmed);
+            assert_eq!(now, [Step::SwitchOff(name("app1"))]);
+        }
+        let may = |asked| may_ask(Some(&placement), &host("out"), asked);
+        assert!(may(Asked::Order));
+        for asked in [Asked::Power, Asked::Fetch, Asked::Release, Asked::Secrets] {
+            assert!(!may(asked), "{asked:?}");
+        }
+        assert!(may_ask(Some(&placement), &host("a"), Asked::Power));
+        assert_eq!(lost_addresses(&placement), [[192, 0, 2, 66].into()].into());
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod drill;
 mod ends;
 mod faults;
 mod guests;
+mod replace;
 mod split;
 
 use gaiola_e2e::Ran;

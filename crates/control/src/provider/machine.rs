@@ -232,6 +232,15 @@ impl Machine {
         Elsewhere { orders, silent }
     }
 
+    /// Whether the process of a machine answers; this one's does.
+    pub async fn answers(&self, host: &Host) -> bool {
+        let address = self.others().remove(host);
+        match address {
+            Some(address) => self.peers.order(address).await.is_ok(),
+            None => *host == self.host(),
+        }
+    }
+
     /// The site's store, as this machine reaches it.
     ///
     /// # Errors
