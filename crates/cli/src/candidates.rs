@@ -5,6 +5,7 @@ use clap_complete::engine::CompletionCandidate;
 use gaiola_agent::state::{Order, State, read_document};
 use gaiola_core::drill::{Process, Target};
 use gaiola_model::{Config, ServerName, SiteName, Tier};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The first words of drills.
@@ -36,8 +37,11 @@ pub(crate) fn sizes() -> Vec<CompletionCandidate> {
 
 /// Servers, and machines that have some: what `replace` takes.
 pub(crate) fn replaceable() -> Vec<CompletionCandidate> {
-    let config = KnownSite::of(&typed()).config;
-    candidates(config.iter().flat_map(crate::replace::names))
+    let known = KnownSite::of(&typed());
+    let machines = known.config.iter().flat_map(|config| &config.machines);
+    let hosts = machines.flat_map(|all| all.servers.values());
+    let hosts: BTreeSet<String> = hosts.map(|machine| machine.ssh.clone()).collect();
+    candidates(known.server_names().chain(hosts))
 }
 
 /// Every spare machine.

@@ -59,7 +59,7 @@ pub(crate) fn up(global: &Global, up: &Up, config: Config) -> anyhow::Result<Exi
         Err(mismatch) => return refuse(global, &mismatch.into()),
     };
     let file = machines.clone();
-    let examined = runtime.block_on(examine(&config, &machines));
+    let mut examined = runtime.block_on(examine(&config, &machines));
     let found = findings(&config, &examined, &install.known(&running));
     if !install.is_ready(&found) {
         return refuse(
@@ -73,6 +73,8 @@ pub(crate) fn up(global: &Global, up: &Up, config: Config) -> anyhow::Result<Exi
         Err(error) => return refuse(global, &error),
     };
     local.emptied = runtime.block_on(install.empty_back(&running, &machines))?;
+    // What was seen there is there no more.
+    examined.retain(|host, _| !local.emptied.contains(&host.0));
     runtime.block_on(install.prepare(&machines, &examined))?;
     let client = install.wait(&machines, &runtime)?;
     let tls = config.speaks_tls();

@@ -8,9 +8,9 @@ use crate::output::Exit;
 use crate::purge;
 use anyhow::Context as _;
 use gaiola_control::api::Change;
+use gaiola_model::ServerName;
 use gaiola_model::config::{Machine, Machines};
 use gaiola_model::inventory::Host;
-use gaiola_model::{Config, ServerName};
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -97,14 +97,4 @@ fn told(lost: &Host, before: &Machines, after: &Machines) {
             "\nwrite \"{new}\" in place of \"{lost}\" in the file, and take it out of `spare`"
         );
     }
-}
-
-/// Words that may follow `replace`: servers and the machines that have some.
-pub(crate) fn names(config: &Config) -> Vec<String> {
-    let machines = config.machines.iter();
-    let servers = machines.clone().flat_map(|all| all.servers.keys());
-    let hosts = machines.flat_map(|all| all.servers.values());
-    let hosts: BTreeSet<&str> = hosts.map(|machine| machine.ssh.as_str()).collect();
-    let hosts = hosts.into_iter().map(String::from);
-    servers.map(ToString::to_string).chain(hosts).collect()
 }

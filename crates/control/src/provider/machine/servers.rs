@@ -9,7 +9,7 @@ use gaiola_agent::state::{Boot, Order};
 use gaiola_core::machines::{self, Step};
 use gaiola_model::ServerName;
 use gaiola_model::placement::BootNumber;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -169,7 +169,12 @@ fn record_boots(machine: &Machine) {
     }
 }
 
+/// One that another machine has taken the place of tells nothing of its own: servers of the same names run there.
 fn is_over(machine: &Machine, server: ServerName, boot: BootNumber) {
+    if machine.is_lost() {
+        machine.over.send_replace(BTreeMap::new());
+        return;
+    }
     machine.over.send_if_modified(|over| {
         let is_new = over.get(&server).is_none_or(|held| *held < boot);
         is_new.then(|| over.insert(server, boot)).is_some()
