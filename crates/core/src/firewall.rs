@@ -156,6 +156,20 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_that_was_replaced_may_ask_what_became_of_it_and_nothing_else() {
+        let mut placement = site(true);
+        let lost = Machine {
+            address: Some([10, 0, 0, 9].into()),
+            ..Machine::new("c")
+        };
+        placement.config.machines.as_mut().unwrap().lost.push(lost);
+        let text = rules(&placement, &Host("b".into()), &machines(), &[7071]);
+        let expected = "ip saddr { 10.0.0.1, 10.0.0.2 } accept\n    ip6 saddr { 2001:db8::3 } accept\n    \
+                        ip saddr { 10.0.0.9 } tcp dport { 7071 } accept\n    tcp flags";
+        assert!(text.contains(expected), "{text}");
+    }
+
+    #[test]
     fn a_spare_machine_has_the_machines_port_and_nothing_else() {
         let text = rules(&site(true), &Host("c".into()), &machines(), &[7071]);
         assert!(text.contains("dport { 7071 } counter drop"), "{text}");

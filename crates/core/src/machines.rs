@@ -2,6 +2,10 @@
 //!
 //! Every machine decides for itself, by the newest placement that it knows.
 
+mod lost;
+
+pub use lost::{is_lost, lost_addresses};
+
 use gaiola_model::inventory::Host;
 use gaiola_model::placement::{Release, ReleaseNumber};
 use gaiola_model::{Config, Inventory, Placement, ServerName, Tier};
@@ -108,13 +112,6 @@ pub fn steps(
     });
     let missing = missing.copied().map(Step::SwitchOn);
     missing.chain(former).collect()
-}
-
-/// Whether a machine gave its place to another one for good, by this placement.
-pub fn is_lost(placement: &Placement, host: &Host) -> bool {
-    let machines = placement.config.machines.as_ref();
-    machines.is_some_and(|machines| machines.is_lost(host))
-        && servers_on(placement, host).is_empty()
 }
 
 /// A request of one machine to another.
@@ -316,20 +313,6 @@ pub fn addresses(
     all
 }
 
-/// The addresses of machines that gave their place to another one, and that no machine of the site has now.
-pub fn lost_addresses(placement: &Placement) -> BTreeSet<IpAddr> {
-    let machines = placement.config.machines.iter();
-    let lost = machines.clone().flat_map(|machines| &machines.lost);
-    let mut lost: BTreeSet<IpAddr> = lost.filter_map(|machine| machine.address).collect();
-    let named = machines.flat_map(|machines| machines.all());
-    let placed = placement.servers.values();
-    let placed = placed.map(|placed| placed.location.address);
-    for used in named.filter_map(|machine| machine.address).chain(placed) {
-        lost.remove(&used);
-    }
-    lost
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -420,35 +403,6 @@ mod tests {
         assert_eq!(now(false), []);
         let spare = steps(&placement, (&host("spare"), OWN), &Held::default(), true);
         assert_eq!(spare, []);
-    }
-
-    #[test]
-    fn a_machine_that_gave_its_place_away_stops_and_is_told_no_more_than_that() {
-        let mut placement = placement();
-        let out = gaiola_model::config::Machine {
-            address: Some([192, 0, 2, 66].into()),
-            ..gaiola_model::config::Machine::new("out")
-        };
-        placement.config.machines = Some(gaiola_model::config::Machines {
-            lost: vec![out],
-            ..gaiola_model::config::Machines::default()
-        });
-        let held = Held {
-            on: names(["app1"]),
-            directories: names(["app1", "db1"]),
-            ..Held::default()
-        };
-        for confirmed in [false, true] {
-            let now = steps(&placement, (&host("out"), OWN), &held, confirmed);
-            assert_eq!(now, [Step::SwitchOff(name("app1"))]);
-        }
-        let may = |asked| may_ask(Some(&placement), &host("out"), asked);
-        assert!(may(Asked::Order));
-        for asked in [Asked::Power, Asked::Fetch, Asked::Release, Asked::Secrets] {
-            assert!(!may(asked), "{asked:?}");
-        }
-        assert!(may_ask(Some(&placement), &host("a"), Asked::Power));
-        assert_eq!(lost_addresses(&placement), [[192, 0, 2, 66].into()].into());
     }
 
     #[test]
