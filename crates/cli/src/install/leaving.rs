@@ -7,7 +7,12 @@ use gaiola_model::SiteName;
 use gaiola_model::config::{Machine, Machines as Named};
 use gaiola_model::inventory::Host;
 use gaiola_model::status::Status;
+use gaiola_net::client::Request;
 use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How long a machine that was replaced is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A site that runs, as it was before this `up`.
 #[derive(Default)]
@@ -47,35 +52,61 @@ impl Running {
         back.filter(|host| !placed.contains(host)).collect()
     }
 
-    /// The machines that were part of the site and are not in the file.
+    /// The machines that were part of the site and that the file does not name any more.
     fn gone(&self, file: &Machines) -> BTreeSet<Host> {
         let named = self.machines.iter().flat_map(Named::all);
-        let all = named.map(Machine::host).chain(self.lost());
+        let all = named.map(Machine::host);
+        all.filter(|host| file.get(host).is_none()).collect()
+    }
+
+    /// The machines that were replaced before, and that the file does not name.
+    fn replaced(&self, file: &Machines) -> BTreeSet<Host> {
+        let all = self.lost();
         all.filter(|host| file.get(host).is_none()).collect()
     }
 }
 
-/// Empties the machines that were part of the site and that the file does not name any more, once no server is placed on them. Returns a
-/// line for each.
+/// Empties the machines that were part of the site and that the file does not name any more, once no server is placed on them; and those
+/// that were replaced, where they are back. Returns a line for each.
 pub(super) async fn empty_gone(
     site: &SiteName,
     running: &Running,
     client: &SiteClient,
     file: &Machines,
 ) -> anyhow::Result<Vec<String>> {
-    let mut gone = running.gone(file);
-    if gone.is_empty() {
+    let (mut gone, mut replaced) = (running.gone(file), running.replaced(file));
+    if gone.is_empty() && replaced.is_empty() {
         return Ok(Vec::new());
     }
-    let now: Status = client
-        .ask(&gaiola_net::client::Request::get("/status"))
-        .await?;
+    let now: Status = client.ask(&Request::get("/status")).await?;
     for server in &now.servers {
         gone.remove(&server.location.host);
+        replaced.remove(&server.location.host);
+    }
+    let gone = Machines::new(gone)?;
+    let replaced = that_answer(&Machines::new(replaced)?).await;
+    if gone.iter().chain(replaced.iter()).next().is_none() {
+        return Ok(Vec::new());
     }
     purge::authority_stays(site, file).await?;
-    let emptied = purge::empty(site, &Machines::new(gone)?).await;
+    let mut emptied = purge::empty(site, &gone).await;
+    let mut back = purge::empty(site, &replaced).await;
+    // It stays known as one that was replaced, and is looked at by every `up`.
+    back.done.retain(|(_, removed)| !removed.is_empty());
+    emptied.done.append(&mut back.done);
+    emptied.left.append(&mut back.left);
     Ok(in_words(&emptied))
+}
+
+/// Those that answer at once: most machines that were replaced never come back.
+async fn that_answer(machines: &Machines) -> Machines {
+    let asked = machines.at_once(|ssh| async move {
+        let opened = tokio::time::timeout(PATIENCE, ssh.open()).await;
+        opened.is_ok_and(|opened| opened.is_ok())
+    });
+    let answers = asked.await.into_iter().filter(|(_, answers)| *answers);
+    let answers: BTreeSet<Host> = answers.map(|(host, _)| host).collect();
+    machines.only(|host| answers.contains(host))
 }
 
 fn in_words(emptied: &Emptied) -> Vec<String> {
@@ -115,8 +146,9 @@ mod tests {
             gone.map(|host| host.0).collect()
         };
         assert_eq!(gone(&["a", "m", "x", "new"]), [""; 0]);
-        assert_eq!(gone(&["a", "x"]), ["m"]);
-        assert_eq!(gone(&["a"]), ["m", "x"]);
+        assert_eq!(gone(&["a"]), ["m"]);
+        assert_eq!(running.replaced(&file(&["a"])), [Host("x".into())].into());
+        assert_eq!(running.replaced(&file(&["a", "x"])), [].into());
         // Nothing is known of what runs: nothing is emptied.
         assert_eq!(running.back(&file(&["a", "x"])), []);
     }
