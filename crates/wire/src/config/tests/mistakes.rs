@@ -291,7 +291,7 @@ disk = "4GiB"
         r#"13:25: a has the address 10.0.0.2 here, but 10.0.0.1 in another place; write it in one of them only"#,
         r#"13:25: a has the interface ens5 here, but ens4 in another place; write it in one of them only"#,
         r#"14:1: unknown key "spares" in [machines]; did you mean `spare`?"#,
-        r#"15:11: `replace` is a boolean, but must be a string; write it as \"manual\""#,
+        r#"15:11: `replace` is true or false, but must be a string; with "auto" a spare machine takes the place of one that is gone for ten minutes"#,
         r#"17:1: `disk` is of the lab, which makes the database servers' disks; leave it out: a machine has its own"#,
     ];
     assert_eq!(said(text), expected);
