@@ -4,7 +4,6 @@
 mod fetch;
 mod firewall;
 mod orders;
-mod replace;
 mod serve;
 pub mod setup;
 
@@ -116,7 +115,6 @@ fn start(
     spawn_local(orders::run(Rc::clone(machine), Rc::clone(site)));
     spawn_local(fetch::run(Rc::clone(machine), Rc::clone(site)));
     spawn_local(firewall::run(Rc::clone(machine), Rc::clone(site)));
-    spawn_local(replace::run(Rc::clone(machine), Rc::clone(site)));
     spawn_local(machine::run(Rc::clone(machine)));
     spawn_local(notify::watchdog());
     Ok(())

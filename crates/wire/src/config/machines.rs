@@ -74,7 +74,6 @@ pub(super) fn machines(sections: &Sections<'_>, mistakes: &mut Mistakes<'_>) -> 
     });
     let section = sections.machines.as_ref();
     let firewall = section.and_then(|section| section.boolean("firewall", mistakes));
-    let replace = section.and_then(|section| text(section, "replace", value::replace, mistakes));
     let power = section.and_then(|section| text(section, "power", value::command, mistakes));
     let all = servers.iter().map(|(_, machine)| machine).chain(&spare);
     let known = known(all, mistakes);
@@ -91,7 +90,7 @@ pub(super) fn machines(sections: &Sections<'_>, mistakes: &mut Mistakes<'_>) -> 
             .collect(),
         spare: spare.into_iter().map(whole).collect(),
         lost: Vec::new(),
-        replace: replace.unwrap_or(false),
+        replace: false,
         firewall: firewall.unwrap_or(true),
         power,
     })

@@ -34,7 +34,7 @@ const KEYS: &[(&str, &[&str])] = &[
             "site", "balancer", "web", "app", "database", "machines", "drill",
         ],
     ),
-    ("machines", &["spare", "power", "firewall", "replace"]),
+    ("machines", &["spare", "power", "firewall"]),
     (MACHINE, &["ssh", "address", "interface"]),
     (
         "balancer",

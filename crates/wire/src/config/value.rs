@@ -206,19 +206,6 @@ pub(super) fn command(text: &str) -> Result<String, Wrong> {
     Ok(text.to_owned())
 }
 
-/// Whether a spare machine takes the place of one that is gone without an operator.
-pub(super) fn replace(text: &str) -> Result<bool, Wrong> {
-    match text {
-        "auto" => Ok(true),
-        "manual" => Ok(false),
-        _ => Err((
-            "is neither \"auto\" nor \"manual\"".into(),
-            "with \"auto\" a spare machine takes the place of one that is gone for ten minutes"
-                .into(),
-        )),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -269,7 +269,6 @@ servers = [{ ssh = "a", address = "10.0.0.1", interface = "ens4" }, { ssh = "c",
 [machines]
 spare = ["m", "b", "m", { ssh = "a", address = "10.0.0.2", interface = "ens5" }]
 spares = 1
-replace = true
 [drill]
 disk = "4GiB"
 "#;
@@ -291,8 +290,7 @@ disk = "4GiB"
         r#"13:25: a has the address 10.0.0.2 here, but 10.0.0.1 in another place; write it in one of them only"#,
         r#"13:25: a has the interface ens5 here, but ens4 in another place; write it in one of them only"#,
         r#"14:1: unknown key "spares" in [machines]; did you mean `spare`?"#,
-        r#"15:11: `replace` is true or false, but must be a string; with "auto" a spare machine takes the place of one that is gone for ten minutes"#,
-        r#"17:1: `disk` is of the lab, which makes the database servers' disks; leave it out: a machine has its own"#,
+        r#"16:1: `disk` is of the lab, which makes the database servers' disks; leave it out: a machine has its own"#,
     ];
     assert_eq!(said(text), expected);
 }
@@ -314,17 +312,6 @@ fn balancers_on_machines_need_vips_or_none() {
         of("vips = ['2001:db8::1/64']"),
         ["7:9: `vips` \"2001:db8::1/64\" is not an IPv4 address; \
              take an address of the balancers' network that no host has"]
-    );
-}
-
-#[test]
-fn a_machine_is_replaced_by_itself_or_by_hand() {
-    assert_eq!(said_on_machines("[machines]\nreplace = 'manual'"), [""; 0]);
-    assert_eq!(
-        said_on_machines("[machines]\nreplace = 'always'"),
-        [
-            "6:11: `replace` \"always\" is neither \"auto\" nor \"manual\"; with \"auto\" a spare machine takes the place of one that is gone for ten minutes"
-        ]
     );
 }
 
