@@ -78,8 +78,8 @@ pub(crate) enum Command {
     Plan(SiteFile),
     /// Bring the site up, or apply changes in its file.
     Up(Up),
-    /// Bring the site down; its data stays.
-    Down(SiteFile),
+    /// Bring the site down; its data stays, unless --purge removes all of it.
+    Down(Down),
     /// Show every server, who holds the VIPs and the primary, and what may still fail.
     Status(SiteFile),
     /// Show the status page, in the browser if there is one; of a site on machines until an interrupt.
@@ -88,6 +88,8 @@ pub(crate) enum Command {
     Events(Events),
     /// Change the size of tiers: `web=3`, `app=2x4` (servers x instances).
     Scale(Scale),
+    /// Give the place of a machine that is lost for good to a spare one.
+    Replace(Replace),
     /// Take a server out of traffic; no request is lost.
     Drain(Drain),
     /// Return a server to traffic.
@@ -184,6 +186,31 @@ pub(crate) struct Up {
     /// The status page's address on this machine; it cannot change either [default: 127.0.0.1:7070].
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) page: Option<SocketAddr>,
+}
+
+/// Arguments of `down`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Down {
+    /// The site's file.
+    #[command(flatten)]
+    pub(crate) of: SiteFile,
+    /// Then remove everything of the site, its data too: every machine is left as it was before, packages aside.
+    #[arg(long)]
+    pub(crate) purge: bool,
+}
+
+/// Arguments of `replace`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Replace {
+    /// The site's file.
+    #[command(flatten)]
+    pub(crate) of: SiteFile,
+    /// The machine that is lost, or a server on it: all of its servers move.
+    #[arg(value_name = "SERVER|MACHINE", add = ArgValueCandidates::new(candidates::replaceable))]
+    pub(crate) what: String,
+    /// The spare machine that takes its place [default: the first].
+    #[arg(value_name = "SPARE", add = ArgValueCandidates::new(candidates::spare))]
+    pub(crate) onto: Option<String>,
 }
 
 /// Arguments of `open`.

@@ -5,6 +5,7 @@ use clap_complete::engine::CompletionCandidate;
 use gaiola_agent::state::{Order, State, read_document};
 use gaiola_core::drill::{Process, Target};
 use gaiola_model::{Config, ServerName, SiteName, Tier};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The first words of drills.
@@ -42,6 +43,23 @@ pub(crate) fn rolls() -> Vec<CompletionCandidate> {
 /// One server more of each tier; on machines also on each spare one.
 pub(crate) fn sizes() -> Vec<CompletionCandidate> {
     candidates(KnownSite::of(&typed()).sizes())
+}
+
+/// Servers, and machines that have some: what `replace` takes.
+pub(crate) fn replaceable() -> Vec<CompletionCandidate> {
+    let known = KnownSite::of(&typed());
+    let machines = known.config.iter().flat_map(|config| &config.machines);
+    let hosts = machines.flat_map(|all| all.servers.values());
+    let hosts: BTreeSet<String> = hosts.map(|machine| machine.ssh.clone()).collect();
+    candidates(known.server_names().chain(hosts))
+}
+
+/// Every spare machine.
+pub(crate) fn spare() -> Vec<CompletionCandidate> {
+    let config = KnownSite::of(&typed()).config;
+    let machines = config.and_then(|config| config.machines);
+    let spare = machines.into_iter().flat_map(|machines| machines.spare);
+    candidates(spare.map(|machine| machine.ssh))
 }
 
 /// A drill's first word, then the servers that it can harm.

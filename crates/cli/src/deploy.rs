@@ -28,6 +28,8 @@ pub(crate) struct Local {
     pub(crate) config: Config,
     certificates: Option<Certificates>,
     scan: Scan,
+    /// Machines that were replaced, and have been emptied since.
+    pub(crate) emptied: Vec<String>,
 }
 
 impl Local {
@@ -50,6 +52,7 @@ impl Local {
             config,
             certificates,
             scan,
+            emptied: Vec::new(),
         })
     }
 
@@ -64,6 +67,7 @@ impl Local {
             config: Box::new(self.config.clone()),
             release: self.scan.digest.clone(),
             yes,
+            emptied: self.emptied.clone(),
         }
     }
 

@@ -3,6 +3,7 @@
 //! Every step may be repeated: one that is done already costs a look. Whatever fails leaves what ran before running.
 
 mod identity;
+mod leaving;
 pub(crate) mod lock;
 mod packages;
 pub(crate) mod program;
@@ -14,6 +15,7 @@ use crate::deploy::Local;
 use crate::doctor::{examine, findings};
 use crate::machines::{Machines, PROGRAM, resolved};
 use crate::output::{self, Exit};
+use crate::purge;
 use anyhow::bail;
 use gaiola_control::api::schema::Mismatch;
 use gaiola_control::ssh::{Script, Ssh};
@@ -23,6 +25,7 @@ use gaiola_model::inventory::Host;
 use gaiola_model::schema::SCHEMA;
 use gaiola_model::status::Status;
 use gaiola_model::{Config, SiteName};
+use leaving::Running;
 use program::Program;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -38,24 +41,26 @@ pub(crate) fn up(global: &Global, up: &Up, config: Config) -> anyhow::Result<Exi
         bail!("--front-door and --page belong to the lab; machines serve the VIPs of the file");
     }
     let (config, machines) = resolved(config)?;
-    let local = match Local::read(global, config, &up.of) {
+    let mut local = match Local::read(global, config, &up.of) {
         Ok(local) => local,
         Err(error) => return refuse(global, &error),
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    let config = local.config.clone();
     let install = Install {
         global,
         started: Instant::now(),
-        config: &local.config,
+        config: &config,
     };
-    let known = match install.known(&machines) {
-        Ok(known) => known,
+    let running = match install.running(&machines) {
+        Ok(running) => running,
         Err(mismatch) => return refuse(global, &mismatch.into()),
     };
-    let examined = runtime.block_on(examine(&local.config, &machines));
-    let found = findings(&local.config, &examined, &known.all());
+    let file = machines.clone();
+    let mut examined = runtime.block_on(examine(&config, &machines));
+    let found = findings(&config, &examined, &install.known(&running));
     if !install.is_ready(&found) {
         return refuse(
             global,
@@ -63,7 +68,8 @@ pub(crate) fn up(global: &Global, up: &Up, config: Config) -> anyhow::Result<Exi
         );
     }
     let machines = machines.only(|host| matches!(examined.get(host), Some(Examined::Facts(_))));
-    let serving = machines.only(|host| known.is_up && known.serving.contains(host));
+    let placed: BTreeSet<Host> = running.placed().collect();
+    let serving = machines.only(|host| running.is_up && placed.contains(host));
     if let Err(error) = runtime.block_on(install.is_of_this_version(&serving)) {
         return refuse(global, &error);
     }
@@ -71,10 +77,19 @@ pub(crate) fn up(global: &Global, up: &Up, config: Config) -> anyhow::Result<Exi
         Ok(lock) => lock,
         Err(error) => return refuse(global, &error),
     };
+    local.emptied = runtime.block_on(install.empty_back(&running, &machines))?;
+    // What was seen there is there no more.
+    examined.retain(|host, _| !local.emptied.contains(&host.0));
     runtime.block_on(install.prepare(&machines, &examined))?;
     let client = install.wait(&machines, &runtime)?;
-    let tls = local.config.speaks_tls();
+    let tls = config.speaks_tls();
     let exit = deploy(global, &client, local)?;
+    if exit == Exit::Ok {
+        let empty = leaving::empty_gone(&config.site, &running, &client, &file);
+        for line in client.runtime.block_on(empty)? {
+            show(global, install.started, &line);
+        }
+    }
     if exit == Exit::Ok && !global.json && !global.quiet {
         print_line!("\n{} is up", client.site);
         for entry in entries(&client.get("/status")?, tls) {
@@ -118,21 +133,6 @@ const fn not_older(site: u64, command_line: u64) -> Result<(), Mismatch> {
     Ok(())
 }
 
-/// The machines of a site that runs.
-#[derive(Default)]
-struct Known {
-    is_up: bool,
-    /// Those with servers.
-    serving: BTreeSet<Host>,
-    spare: Vec<Host>,
-}
-
-impl Known {
-    fn all(&self) -> Vec<Host> {
-        self.serving.iter().chain(&self.spare).cloned().collect()
-    }
-}
-
 struct Install<'a> {
     global: &'a Global,
     started: Instant,
@@ -140,24 +140,55 @@ struct Install<'a> {
 }
 
 impl Install<'_> {
-    /// The machines that the running site counts on, and can do without for a while.
+    /// The site as it runs.
     ///
     /// # Errors
     /// Where a newer program runs the site than this one may talk to: nothing may be installed over that.
-    fn known(&self, machines: &Machines) -> Result<Known, Mismatch> {
+    fn running(&self, machines: &Machines) -> Result<Running, Mismatch> {
         let running = SiteClient::on_machines(self.config.site.clone(), machines);
         let Some(client) = running.ok().flatten() else {
-            return Ok(Known::default());
+            return Ok(Running::default());
         };
         let status = understood(client.get::<Status>("/status"))?;
         not_older(client.schema().unwrap_or(SCHEMA), SCHEMA)?;
-        let servers = status.into_iter().flat_map(|status| status.servers);
-        let spare = self.config.machines.iter().flat_map(|all| &all.spare);
-        Ok(Known {
+        let machines = client.get("/machines").unwrap_or_default();
+        Ok(Running {
             is_up: client.ping() == Some(Ping::Up),
-            serving: servers.map(|server| server.location.host).collect(),
-            spare: spare.map(Machine::host).collect(),
+            machines,
+            status,
         })
+    }
+
+    /// The machines that the running site counts on and can do without for a while, and those that it does without.
+    fn known(&self, running: &Running) -> Vec<Host> {
+        let spare = self.config.machines.iter().flat_map(|all| &all.spare);
+        let placed = running.placed().chain(running.lost());
+        placed.chain(spare.map(Machine::host)).collect()
+    }
+
+    /// Machines that were replaced and are back: they are new ones once they are empty.
+    async fn empty_back(
+        &self,
+        running: &Running,
+        machines: &Machines,
+    ) -> anyhow::Result<Vec<String>> {
+        let back = running.back(machines);
+        if back.is_empty() {
+            return Ok(Vec::new());
+        }
+        let staying = machines.only(|host| !back.contains(host));
+        purge::authority_stays(&self.config.site, &staying).await?;
+        let back = machines.only(|host| back.contains(host));
+        let emptied = purge::empty(&self.config.site, &back).await;
+        for line in emptied.lines() {
+            let line = format!("{line}; it was replaced, and is a new machine now");
+            show(self.global, self.started, &line);
+        }
+        for why in &emptied.left {
+            show(self.global, self.started, &format!("not emptied: {why}"));
+        }
+        let done = emptied.done.into_iter();
+        Ok(done.map(|(host, _)| host.0).collect())
     }
 
     /// Refuses to exchange the program below servers that run, all at once.

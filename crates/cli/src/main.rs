@@ -13,6 +13,7 @@ mod connect;
 mod ctl;
 mod deploy;
 mod doctor;
+mod down;
 mod drill;
 mod exec;
 mod file;
@@ -25,7 +26,9 @@ mod man;
 mod open;
 mod operate;
 mod processes;
+mod purge;
 mod relay;
+mod replace;
 mod roll;
 mod up;
 
@@ -76,11 +79,12 @@ fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Check(of) => operate::check(&global, &of),
         Command::Plan(of) => operate::plan(&global, &of),
         Command::Up(up) => up::up(&global, &up),
-        Command::Down(of) => up::down(&global, &of),
+        Command::Down(down) => down::down(&global, &down),
         Command::Status(of) => operate::status(&global, &of),
         Command::Open(open) => open::open(&global, &open),
         Command::Events(events) => operate::events(&global, &events),
         Command::Scale(scale) => operate::scale(&global, scale),
+        Command::Replace(replace) => replace::replace(&global, &replace),
         Command::Drain(drain) => operate::drain(&global, &drain),
         Command::Undrain(drain) => operate::undrain(&global, &drain),
         Command::Restart(restart) => operate::restart(&global, restart),

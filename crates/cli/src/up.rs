@@ -1,10 +1,11 @@
-//! `gaiola up` and `gaiola down`.
+//! `gaiola up`.
 
-use crate::args::{Global, SiteFile, Up};
+use crate::args::{Global, Up};
 use crate::change::{deploy, refuse};
-use crate::connect::{Ping, SiteClient, place};
+use crate::connect::SiteClient;
 use crate::deploy::Local;
 use crate::doctor::find_programs;
+use crate::down::{DOWN_LIMIT, stop};
 use crate::file;
 use crate::install;
 use crate::output::Exit;
@@ -18,11 +19,6 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
-
-/// How long the lab may take to stop every server.
-const DOWN_LIMIT: Duration = Duration::from_secs(120);
-/// The same for machines: three turns, each as long as another machine may take.
-const MACHINES_DOWN_LIMIT: Duration = Duration::from_secs(480);
 
 /// The site's default address.
 const FRONT_DOOR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -199,78 +195,6 @@ async fn show_events(client: &SiteClient) {
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-}
-
-/// `gaiola down`.
-pub(crate) fn down(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
-    let place = place(global, &of.file)?;
-    let client = match &place.machines {
-        Some(_) => SiteClient::at(&place)?,
-        None => Some(SiteClient::of(place.site.clone())?),
-    };
-    let may_stop = |client: &SiteClient| matches!(client.ping(), Some(Ping::Up | Ping::GoingDown));
-    let Some(client) = client.filter(may_stop) else {
-        if !global.quiet {
-            eprint_line!("{} is not up", place.site);
-        }
-        return Ok(Exit::Ok);
-    };
-    let started = Instant::now();
-    stop(&client)?;
-    if let Some(left) = not_stopped(&client)? {
-        bail!(
-            "{} is down, but not everywhere: what a machine that was not reached runs is stopped once it reaches another one\n{left}",
-            client.site
-        );
-    }
-    if !global.quiet {
-        let data = match client.machine() {
-            Some(_) => "on its machines".into(),
-            None => format!("in {}", client.state.folder().display()),
-        };
-        eprint_line!(
-            "{:>6.1} s  {} is down; its data stays {data}",
-            started.elapsed().as_secs_f32(),
-            client.site
-        );
-    }
-    Ok(Exit::Ok)
-}
-
-/// The machines that could not be brought down, and why, a line each.
-fn not_stopped(client: &SiteClient) -> anyhow::Result<Option<String>> {
-    if client.machine().is_none() {
-        return Ok(None);
-    }
-    let left: Vec<String> = client.get("/down")?;
-    Ok((!left.is_empty()).then(|| left.join("\n")))
-}
-
-/// Brings the site down and waits for the end.
-fn stop(client: &SiteClient) -> anyhow::Result<()> {
-    let _: bool = client.post("/down", &())?;
-    let limit = match client.machine() {
-        Some(_) => MACHINES_DOWN_LIMIT,
-        None => DOWN_LIMIT,
-    };
-    let deadline = Instant::now() + limit;
-    let may_answer = || client.machine().is_some() || client.state.control_socket().exists();
-    let is_up = || matches!(client.ping(), Some(Ping::Up | Ping::GoingDown));
-    while may_answer() && is_up() {
-        if Instant::now() >= deadline {
-            let see = match client.machine() {
-                Some(host) => format!("on {host}: journalctl -u gaiola-machine"),
-                None => client.state.lab_log().display().to_string(),
-            };
-            bail!(
-                "{} did not come down within {} s; see {see}",
-                client.site,
-                limit.as_secs()
-            );
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

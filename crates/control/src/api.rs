@@ -33,6 +33,18 @@ pub enum Change {
         release: Digest,
         /// Whether irreversible changes are allowed.
         yes: bool,
+        /// Machines that were replaced and have been emptied since: the file may name them again.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        emptied: Vec<String>,
+    },
+    /// A machine gives its place to a spare one for good.
+    Replace {
+        /// The machine, or a server on it.
+        what: String,
+        /// The spare machine; `None`: the first.
+        onto: Option<String>,
+        /// Whether one that is alive is drained and leaves.
+        yes: bool,
     },
     /// Change a tier's size by hand: `web=3`, `app=2x4`.
     Scale {
@@ -58,6 +70,7 @@ impl Change {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Apply { .. } => "up",
+            Self::Replace { .. } => "replace",
             Self::Scale { .. } => "scale",
             Self::Drain(_) => "drain",
             Self::Undrain(_) => "undrain",

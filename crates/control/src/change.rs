@@ -5,6 +5,7 @@ mod first;
 mod follow;
 mod plan;
 mod release;
+mod replace;
 
 pub use plan::plan;
 pub use release::has_release;
@@ -72,7 +73,11 @@ async fn begin(
             config,
             release,
             yes,
-        } => work.apply(*config, &release, yes).await,
+            emptied,
+        } => work.apply(*config, &release, yes, &emptied).await,
+        Change::Replace { what, onto, yes } => {
+            replace::replace(&mut work, &what, onto.as_deref(), yes).await
+        }
         Change::Scale { to, yes } => work.scale(&to, yes).await,
         Change::Drain(server) => work.set_drained(server, true).await,
         Change::Undrain(server) => work.set_drained(server, false).await,
@@ -93,6 +98,7 @@ impl Work<'_> {
         config: Config,
         contents: &Digest,
         yes: bool,
+        emptied: &[String],
     ) -> Result<Revision, Outcome> {
         let site = self.site;
         site.provider.retry();
@@ -103,11 +109,12 @@ impl Work<'_> {
         let (store, at, held) = self.desired().await?;
         let wanted = merge::merge(
             &held.applied,
-            &held.config,
+            &merge::readmit(&held.config, emptied),
             &config,
             placed(site).as_deref(),
         );
         refuse(&held.config, &wanted, yes)?;
+        refuse_lost(&wanted)?;
         let inventory = inventory(site, &wanted, &held)?;
         let last = Some(held.release.clone());
         let release = make_release(site, &config, contents, last, self.steps).await?;
@@ -362,6 +369,18 @@ fn refuse(old: &Config, new: &Config, yes: bool) -> Result<(), Outcome> {
     } else {
         Err(refused(Exit::Failed, refusals.join("\n")))
     }
+}
+
+/// A machine that gave its place away still has what it had: it is emptied before it gets a server again.
+fn refuse_lost(wanted: &Config) -> Result<(), Outcome> {
+    let Some((server, machine)) = merge::on_lost_machine(wanted) else {
+        return Ok(());
+    };
+    let ssh = &machine.ssh;
+    let why = format!(
+        "{server} cannot stand on {ssh}, which was replaced: switch {ssh} on, so that `gaiola up` can empty it, or name the machine that took its place (gaiola status)"
+    );
+    Err(refused(Exit::Failed, why))
 }
 
 async fn step(steps: &mut Steps, text: String) {

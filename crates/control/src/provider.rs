@@ -82,6 +82,14 @@ impl Provider {
         }
     }
 
+    /// Whether the process of a machine answers; in the lab there are none.
+    pub async fn answers(&self, host: &Host) -> bool {
+        match self {
+            Self::Lab(_) => false,
+            Self::Machine(machine) => machine.answers(host).await,
+        }
+    }
+
     /// Where the servers of this configuration stand or would stand. `held` is where they stand so far, those that are
     /// leaving included: one that stays keeps its place.
     ///

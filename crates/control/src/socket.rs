@@ -9,6 +9,7 @@ use crate::change;
 use crate::monitor::{self, status::status};
 use crate::site::Site;
 use bytes::Bytes;
+use gaiola_model::config::Machines;
 use gaiola_model::schema::SCHEMA;
 use gaiola_model::{Revision, ServerName};
 use gaiola_os::serve::{Response, connection, json, not_found, text};
@@ -96,6 +97,7 @@ async fn respond(site: Rc<Site>, request: Request<Incoming>) -> Response {
         (Method::GET, "/network") => json(&site.provider.network()),
         (Method::GET, "/faults") => json(&site.provider.faults()),
         (Method::GET, "/events") => stream_events(&site, request.uri().query().unwrap_or_default()),
+        (Method::GET, "/machines") => json(&machines(&site)),
         (Method::GET, "/down") => json(&site.provider.not_stopped()),
         (Method::POST, "/down") => {
             site.provider.end();
@@ -114,6 +116,13 @@ async fn respond(site: Rc<Site>, request: Request<Incoming>) -> Response {
         },
         _ => not_found(),
     }
+}
+
+/// The machines of the site, as they are desired.
+fn machines(site: &Site) -> Option<Machines> {
+    let view = site.view.borrow();
+    let (_, desired) = view.desired.as_ref()?;
+    desired.config.machines.clone()
 }
 
 fn access(site: &Site, server: ServerName) -> Response {

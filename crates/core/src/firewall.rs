@@ -1,6 +1,6 @@
 //! Only the site's machines may connect to its inside: a table of nftables on each of them, for the ports of its own servers.
 
-use crate::machines::servers_on;
+use crate::machines::{self, servers_on};
 use gaiola_model::Placement;
 use gaiola_model::inventory::Host;
 use std::collections::BTreeSet;
@@ -23,13 +23,13 @@ pub fn removal() -> String {
 
 /// What `nft -f -` reads to replace the table as a whole, or to remove it: where the file says `firewall = false`.
 ///
-/// `machines` are the addresses of all machines of the site, and `always` the ports that every machine has, in use or not. Ports of
+/// `prepared` are the addresses of all machines of the site, as this one was told last, and `always` the ports that every machine has, in use or not. Ports of
 /// doors stay open, and ssh is none of the site's ports. The kernel tracks no connections for it: of TCP only
 /// what opens one is dropped.
 pub fn rules(
     placement: &Placement,
     host: &Host,
-    machines: &BTreeSet<IpAddr>,
+    prepared: &BTreeSet<IpAddr>,
     always: &[u16],
 ) -> String {
     let on = placement.config.machines.as_ref();
@@ -51,18 +51,24 @@ pub fn rules(
         .iter()
         .flat_map(|named| named.all());
     let named = named.filter_map(|machine| machine.address);
-    let known = machines.iter().copied().chain(placed).chain(named);
-    let sources: BTreeSet<IpAddr> = known.chain(vips).collect();
-    let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = sources.into_iter().partition(IpAddr::is_ipv4);
+    let known = prepared.iter().copied().chain(placed).chain(named);
+    // A machine that gave its place to another one may still ask what became of it, at the ports that every machine has.
+    let lost = machines::lost_addresses(placement);
+    let sources: BTreeSet<IpAddr> = known.chain(vips).filter(|at| !lost.contains(at)).collect();
     // Writing to a string does not fail.
     let _ = write!(
         text,
         "table inet {TABLE} {{\n  chain input {{\n    type filter hook input priority filter - 10; policy accept;\n    iif lo accept\n"
     );
-    for (family, sources) in [("ip", v4), ("ip6", v6)] {
-        if !sources.is_empty() {
-            let _ = writeln!(text, "    {family} saddr {{ {} }} accept", list(&sources));
-        }
+    for (family, sources) in by_family(sources) {
+        let _ = writeln!(text, "    {family} saddr {{ {} }} accept", list(&sources));
+    }
+    for (family, lost) in by_family(lost) {
+        let (lost, always) = (list(&lost), list(always));
+        let _ = writeln!(
+            text,
+            "    {family} saddr {{ {lost} }} tcp dport {{ {always} }} accept"
+        );
     }
     let ports: Vec<u16> = ports.into_iter().collect();
     let _ = write!(
@@ -71,6 +77,13 @@ pub fn rules(
         list(&ports)
     );
     text
+}
+
+/// Addresses by what nft calls their family; one without any is left out.
+fn by_family(addresses: BTreeSet<IpAddr>) -> impl Iterator<Item = (&'static str, Vec<IpAddr>)> {
+    let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = addresses.into_iter().partition(IpAddr::is_ipv4);
+    let families = [("ip", v4), ("ip6", v6)].into_iter();
+    families.filter(|(_, addresses)| !addresses.is_empty())
 }
 
 fn inner_ports(placement: &Placement, host: &Host, always: &[u16]) -> BTreeSet<u16> {
@@ -140,6 +153,20 @@ mod tests {
                         tcp flags & (syn | ack) == syn tcp dport { 2379, 2380, 5432, 7071, 8008, 9180, 9181 } counter drop\n    \
                         udp dport { 2379, 2380, 5432, 7071, 8008, 9180, 9181 } counter drop\n  }\n}\n";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_machine_that_was_replaced_may_ask_what_became_of_it_and_nothing_else() {
+        let mut placement = site(true);
+        let lost = Machine {
+            address: Some([10, 0, 0, 9].into()),
+            ..Machine::new("c")
+        };
+        placement.config.machines.as_mut().unwrap().lost.push(lost);
+        let text = rules(&placement, &Host("b".into()), &machines(), &[7071]);
+        let expected = "ip saddr { 10.0.0.1, 10.0.0.2 } accept\n    ip6 saddr { 2001:db8::3 } accept\n    \
+                        ip saddr { 10.0.0.9 } tcp dport { 7071 } accept\n    tcp flags";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]

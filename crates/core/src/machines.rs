@@ -2,6 +2,10 @@
 //!
 //! Every machine decides for itself, by the newest placement that it knows.
 
+mod lost;
+
+pub use lost::{is_lost, lost_addresses};
+
 use gaiola_model::inventory::Host;
 use gaiola_model::placement::{Release, ReleaseNumber};
 use gaiola_model::{Config, Inventory, Placement, ServerName, Tier};
@@ -74,10 +78,14 @@ pub enum Step {
     SwitchOn(ServerName),
     /// Its processes are stopped and its directory is removed.
     TakeAway(ServerName),
+    /// Its processes are stopped, and stay so; what is on its disk stays too.
+    SwitchOff(ServerName),
 }
 
 /// What a machine has to do. `confirmed`: the store holds this placement now; what a server has on its disk is removed only then.
 /// A server that is placed at this machine's own `address` is never taken away, whatever name the placement has for its machine.
+///
+/// A machine that gave its place to another one stops; its disk stays until an operator has it emptied.
 pub fn steps(
     placement: &Placement,
     (host, address): (&Host, IpAddr),
@@ -95,8 +103,13 @@ pub fn steps(
         let placed = placement.servers.get(server);
         placed.is_some_and(|placed| placed.location.address == address)
     };
-    let former = former.filter(|server| confirmed && !is_at_address(server));
-    let former = former.copied().map(Step::TakeAway);
+    let is_lost = is_lost(placement, host);
+    let former = former.filter(|server| !is_at_address(server));
+    let former = former.filter_map(|server| match (is_lost, confirmed) {
+        (true, _) => (held.on.contains(server)).then_some(Step::SwitchOff(*server)),
+        (false, true) => Some(Step::TakeAway(*server)),
+        (false, false) => None,
+    });
     let missing = missing.copied().map(Step::SwitchOn);
     missing.chain(former).collect()
 }
@@ -132,6 +145,10 @@ pub fn may_ask(placement: Option<&Placement>, host: &Host, asked: Asked) -> bool
         let here = placement.map(|placement| servers_on(placement, host));
         here.is_some_and(|here| here.iter().any(|server| tiers.contains(&server.tier)))
     };
+    if placement.is_some_and(|placement| is_lost(placement, host)) {
+        // It learns that it is out, and nothing else.
+        return asked == Asked::Order;
+    }
     match asked {
         Asked::Order | Asked::Release | Asked::Fetch | Asked::Power => true,
         Asked::Sign(server) => is_here(&server),
@@ -292,6 +309,7 @@ pub fn addresses(
     }
     let placed = placement.servers.values();
     all.extend(placed.map(|placed| (placed.location.host.clone(), placed.location.address)));
+    all.retain(|host, _| !is_lost(placement, host));
     all
 }
 

@@ -4,6 +4,8 @@
 //! another member is removed. The placement names the servers that run one, so it follows the store's own list.
 
 use crate::rollout::{self, Facts};
+use gaiola_model::inventory::Host;
+use gaiola_model::placement::Phase;
 use gaiola_model::{Observed, Placement, Revision, ServerName};
 use std::collections::BTreeSet;
 
@@ -76,8 +78,37 @@ pub enum MemberChange {
 }
 
 /// The servers that should carry a member, those among them that are not placed yet: no member goes for want of them.
+///
+/// A server that moves to another machine leaves its own first, so its member goes, and comes back there. Where it has the store's only
+/// member, that one moves to a server on yet another machine meanwhile.
 pub fn wanted(placement: &Placement) -> Vec<ServerName> {
-    rollout::store_members(&placement.config)
+    let wanted = rollout::store_members(&placement.config);
+    let stays = |server: &ServerName| !moves(placement, *server);
+    let staying: Vec<ServerName> = wanted.iter().copied().filter(stays).collect();
+    if !staying.is_empty() {
+        return staying;
+    }
+    let leaves = |host: &Host| {
+        let on = wanted.iter().filter_map(|it| placement.servers.get(it));
+        on.into_iter().any(|placed| placed.location.host == *host)
+    };
+    let mut others = placement.servers.iter();
+    let other = others.find(|(name, placed)| {
+        placed.phase == Phase::Serve && stays(name) && !leaves(&placed.location.host)
+    });
+    other.map_or(wanted, |(name, _)| vec![*name])
+}
+
+/// Whether a server that is placed is to stand on another machine.
+fn moves(placement: &Placement, server: ServerName) -> bool {
+    let placed = placement.servers.get(&server);
+    let machines = placement.config.machines.as_ref();
+    let wanted = machines.and_then(|machines| machines.servers.get(&server));
+    placed.zip(wanted).is_some_and(|(placed, wanted)| {
+        let location = &placed.location;
+        let is_there = wanted.address.is_none_or(|at| at == location.address);
+        location.host != wanted.host() || !is_there
+    })
 }
 
 /// The next step from `members` to those on the servers `wanted`.

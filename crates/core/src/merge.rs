@@ -8,9 +8,11 @@
 
 mod change;
 mod machines;
+mod replace;
 mod scale;
 
-pub use change::{Change, MachineChange, Refusal, changes, refusals};
+pub use change::{Change, MachineChange, Refusal, changes, on_lost_machine, refusals};
+pub use replace::{ReplaceError, Replacement, readmit, replace};
 pub use scale::{Scale, ScaleError, ScaleTo, scale};
 
 use gaiola_model::config::{App, Balancer, Config, Database, Web};

@@ -16,12 +16,14 @@ mod facts;
 mod instances;
 mod path;
 mod release;
+mod replace;
 mod schema;
 mod servers;
 mod settled;
 mod view;
 
 pub use facts::Facts;
+pub use replace::{GONE, Leaving, ReplaceRefused, due, may_replace};
 pub use servers::{DrainRefused, all_drained, may_drain};
 pub use settled::settled;
 pub(crate) use view::{Unmet, View, too_busy};

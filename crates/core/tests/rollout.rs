@@ -64,6 +64,8 @@ impl common::World for Site {
             "site" => self.begin(rest),
             "file" => self.apply_file(rest),
             "scale" => return self.scale(rest[0]),
+            "replace" => return self.replace(rest),
+            "due" => return self.due(),
             "set" => {
                 let desired = self.desired.as_mut().expect("begin with `site`");
                 rest.iter().for_each(|word| set(desired, word));

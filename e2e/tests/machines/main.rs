@@ -5,6 +5,7 @@ mod drill;
 mod ends;
 mod faults;
 mod guests;
+mod replace;
 mod roll;
 mod split;
 

@@ -232,6 +232,22 @@ impl Machine {
         Elsewhere { orders, silent }
     }
 
+    /// Whether another machine took the place of this one.
+    fn is_lost(&self) -> bool {
+        let order = self.order.borrow();
+        let is_lost = |order: &Rc<Order>| machines::is_lost(&order.placement, &self.host());
+        order.as_ref().is_some_and(is_lost)
+    }
+
+    /// Whether the process of a machine answers; this one's does.
+    pub async fn answers(&self, host: &Host) -> bool {
+        let address = self.others().remove(host);
+        match address {
+            Some(address) => self.peers.order(address).await.is_ok(),
+            None => *host == self.host(),
+        }
+    }
+
     /// The site's store, as this machine reaches it.
     ///
     /// # Errors

@@ -408,3 +408,56 @@ fn only_a_learner_or_a_founder_begins_with_nothing() {
     let just_started = Own { runs: true, ..lost };
     assert_eq!(fate(just_started), Fate::Run);
 }
+
+/// A site whose servers stand on these machines: `app1=a db1=b`.
+fn on_machines(servers: &[(&str, &str)]) -> Placement {
+    use gaiola_model::config::{Database, Machine, Machines};
+    let mut config = Config::new("site".parse().unwrap(), App::new("run"));
+    config.database = Some(Database::default());
+    let machine = |on: &str| Machine {
+        address: Some([192, 0, 2, on.as_bytes()[0]].into()),
+        ..Machine::new(on)
+    };
+    let servers = servers.iter();
+    let servers = servers.map(|(name, on)| (name.parse().unwrap(), machine(on)));
+    config.set_machines(Machines {
+        servers: servers.collect(),
+        ..Machines::default()
+    });
+    let release = Release {
+        number: gaiola_model::placement::ReleaseNumber(1),
+        digest: String::new(),
+    };
+    let inventory = Inventory::on_machines(&config, None).unwrap();
+    rollout::first(&Desired::first(config, release, inventory), "one".into())
+}
+
+#[test]
+fn a_server_that_moves_to_another_machine_has_no_member_on_the_way() {
+    let three = [("app1", "a"), ("db1", "b"), ("app2", "c"), ("db2", "c")];
+    let mut placement = on_machines(&three);
+    let moved = on_machines(&[("app1", "m"), ("db1", "b"), ("app2", "c"), ("db2", "c")]);
+    let names =
+        |all: Vec<ServerName>| -> Vec<String> { all.iter().map(ToString::to_string).collect() };
+    assert_eq!(names(super::wanted(&placement)), ["app1", "db1", "app2"]);
+    placement.config = moved.config.clone();
+    assert_eq!(names(super::wanted(&placement)), ["db1", "app2"]);
+    placement.servers.remove(&"app1".parse().unwrap());
+    assert_eq!(names(super::wanted(&placement)), ["app1", "db1", "app2"]);
+    assert_eq!(names(super::wanted(&moved)), ["app1", "db1", "app2"]);
+}
+
+#[test]
+fn the_only_member_moves_by_way_of_another_machine() {
+    let mut placement = on_machines(&[("app1", "a"), ("app2", "b"), ("db1", "a")]);
+    let [app1, app2] = ["app1", "app2"].map(|name| name.parse::<ServerName>().unwrap());
+    assert_eq!(super::wanted(&placement), [app1]);
+    let moved = on_machines(&[("app1", "m"), ("app2", "b"), ("db1", "m")]);
+    placement.config = moved.config.clone();
+    assert_eq!(super::wanted(&placement), [app2]);
+    assert_eq!(super::wanted(&moved), [app1]);
+    // Where all move at once it stays until the others are there.
+    let mut alone = on_machines(&[("app1", "a"), ("db1", "a")]);
+    alone.config = on_machines(&[("app1", "m"), ("db1", "m")]).config;
+    assert_eq!(super::wanted(&alone), [app1]);
+}

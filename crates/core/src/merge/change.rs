@@ -389,6 +389,15 @@ pub enum Refusal {
     },
 }
 
+/// A server that would stand on a machine that gave its place to another one, and that machine.
+pub fn on_lost_machine(new: &Config) -> Option<(ServerName, &Machine)> {
+    let machines = new.machines.as_ref()?;
+    let is_lost = |on: &Machine| machines.lost.iter().any(|lost| lost.ssh == on.ssh);
+    let mut servers = machines.servers.iter();
+    let found = servers.find(|(_, on)| is_lost(on))?;
+    Some((*found.0, found.1))
+}
+
 /// Which of the changes from `old` to `new` need a `--yes`.
 pub fn refusals(old: &Config, new: &Config) -> Vec<Refusal> {
     match (old.servers(Tier::Database), new.servers(Tier::Database)) {

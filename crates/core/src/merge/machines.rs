@@ -25,10 +25,14 @@ pub(super) fn merge(
     for tier in Tier::ALL {
         servers.extend(names.given(tier, wanted(tier, last, theirs)));
     }
-    let spare = spare(&servers, last, theirs);
+    let lost = last.map_or_else(Vec::new, |(_, mine)| mine.lost.clone());
+    let mut spare = spare(&servers, last, theirs);
+    spare.retain(|spare| lost.iter().all(|lost| lost.ssh != spare.ssh));
     Machines {
         servers,
         spare,
+        lost,
+        replace: theirs.replace,
         firewall: theirs.firewall,
         power: theirs.power.clone(),
     }

@@ -32,6 +32,38 @@ impl Site {
         String::new()
     }
 
+    /// `replace c`, `replace c m yes`: its machine answers nobody.
+    pub(super) fn replace(&mut self, words: &[&str]) -> String {
+        let placed = self.placement.clone().expect("begin with `file`");
+        let desired = self.desired.as_mut().expect("begin with `file`");
+        let onto = words.get(1).copied().filter(|word| *word != "yes");
+        let done = match merge::replace(&desired.config, words[0], onto) {
+            Ok(done) => done,
+            Err(why) => return format!("refused: {why}\n"),
+        };
+        let leaving = rollout::Leaving {
+            host: &done.lost.host(),
+            servers: &done.servers,
+            answers: false,
+            confirmed: words.last() == Some(&"yes"),
+        };
+        if let Err(why) = rollout::may_replace(&leaving, desired, &placed, self.at, &self.facts) {
+            return format!("refused: {why}\n");
+        }
+        desired.config = done.config;
+        locate(desired, Some(&placed));
+        String::new()
+    }
+
+    /// The machine that is to be replaced without an operator.
+    pub(super) fn due(&self) -> String {
+        let (desired, placement) = self.parts();
+        match rollout::due(desired, placement, self.at, &self.facts) {
+            Some(host) => format!("{host}\n"),
+            None => "none\n".into(),
+        }
+    }
+
     fn begin_with(&mut self, file: Config) {
         let release = Release {
             number: ReleaseNumber(1),
@@ -68,6 +100,7 @@ fn file(words: &[&str]) -> Config {
                 drain = Some(Duration::from_secs(seconds));
             }
             ("spare", _) => machines.spare.extend(on),
+            ("replace", _) => machines.replace = value == "auto",
             ("vips", _) => {
                 let vip = |vip: &str| vip.parse::<IpAddr>().expect("a VIP");
                 vips.extend(value.split(',').map(vip));

@@ -13,12 +13,24 @@ pub struct Machines {
     /// Machines that are prepared and have no server, in the order in which they are taken.
     #[serde(default)]
     pub spare: Vec<Machine>,
+    /// Machines that gave their place to another one for good, the newest last: the site accepts nothing of theirs. No file has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<Machine>,
+    /// Whether a spare machine takes the place of one that is gone without an operator. Default false.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub replace: bool,
     /// The operator's command that switches a machine off or on, for drills. The site does not keep it.
     #[serde(skip)]
     pub power: Option<String>,
     /// Whether only the site's machines may connect to its inner ports. Default true.
     #[serde(default = "yes")]
     pub firewall: bool,
+}
+
+// serde passes a reference.
+#[expect(clippy::trivially_copy_pass_by_ref)]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 const fn yes() -> bool {
@@ -30,6 +42,8 @@ impl Default for Machines {
         Self {
             servers: BTreeMap::new(),
             spare: Vec::new(),
+            lost: Vec::new(),
+            replace: false,
             firewall: yes(),
             power: None,
         }
@@ -86,6 +100,11 @@ impl Machines {
     pub fn find(&self, ssh: &str) -> Option<&Machine> {
         let mut all = self.servers.values().chain(&self.spare);
         all.find(|machine| machine.ssh == ssh)
+    }
+
+    /// Whether the machine with this name gave its place to another one, and is not in use again.
+    pub fn is_lost(&self, host: &Host) -> bool {
+        self.lost.iter().any(|lost| lost.ssh == host.0) && self.find(&host.0).is_none()
     }
 
     /// Whether a server stands on the machine with this name.

@@ -89,6 +89,8 @@ pub(super) fn machines(sections: &Sections<'_>, mistakes: &mut Mistakes<'_>) -> 
             .map(|(name, on)| (name, whole(on)))
             .collect(),
         spare: spare.into_iter().map(whole).collect(),
+        lost: Vec::new(),
+        replace: false,
         firewall: firewall.unwrap_or(true),
         power,
     })

@@ -173,6 +173,7 @@ servers = ["db-a"]
 [machines]
 spare = ["m-9", { ssh = "m-10", address = "10.0.0.30" }]
 power = "bin/power"
+firewall = false
 "#;
 
 #[test]
@@ -209,6 +210,7 @@ fn a_file_may_name_machines() {
         .collect();
     assert_eq!(spare, ["m-9", "m-10"]);
     assert_eq!(machines.power.as_deref(), Some("bin/power"));
+    assert!(!machines.firewall && machines.lost.is_empty());
     assert_eq!(Tier::ALL.map(|tier| config.servers(tier)), [2, 2, 2, 1]);
     assert_eq!(config.app.servers, 2);
     let balancer = config.balancer.unwrap();

@@ -150,15 +150,17 @@ impl Answers {
 
     async fn answer(&self, peer: &str, request: Request<Incoming>) -> Response {
         let forbidden = |why: String| text(StatusCode::FORBIDDEN, why);
-        let Some(host) = host_of(peer).filter(|host| self.machine.knows(host)) else {
+        let order = self.site.order.borrow().clone();
+        let placement = order.as_ref().map(|order| &order.placement);
+        let is_lost = |host: &Host| placement.is_some_and(|it| machines::is_lost(it, host));
+        let is_known = |host: &Host| self.machine.knows(host) || is_lost(host);
+        let Some(host) = host_of(peer).filter(is_known) else {
             return forbidden(format!("{peer} is no machine of the site"));
         };
         let path = request.uri().path();
         let Some(wanted) = Wanted::of(request.method(), path) else {
             return not_found();
         };
-        let order = self.site.order.borrow().clone();
-        let placement = order.as_ref().map(|order| &order.placement);
         if !machines::may_ask(placement, &host, wanted.asked()) {
             return forbidden(format!(
                 "{path} is not for {host}, by the newest placement that is known here"

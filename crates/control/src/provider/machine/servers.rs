@@ -9,7 +9,7 @@ use gaiola_agent::state::{Boot, Order};
 use gaiola_core::machines::{self, Step};
 use gaiola_model::ServerName;
 use gaiola_model::placement::BootNumber;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -96,12 +96,13 @@ fn provide(machine: &Rc<Machine>, order: &Rc<Order>) {
     );
     for step in steps {
         let (machine, order) = (Rc::clone(machine), Rc::clone(order));
-        let (Step::SwitchOn(server) | Step::TakeAway(server)) = step;
+        let (Step::SwitchOn(server) | Step::TakeAway(server) | Step::SwitchOff(server)) = step;
         machine.held.borrow_mut().busy.insert(server);
         tokio::task::spawn_local(async move {
             let retry = match step {
                 Step::SwitchOn(_) => switch_on(&machine, &order, server).await.is_err(),
                 Step::TakeAway(_) => take_away(&machine, server).await.is_err(),
+                Step::SwitchOff(_) => give_up(&machine, server).await.is_err(),
             };
             if retry {
                 sleep(RETRY).await;
@@ -168,7 +169,12 @@ fn record_boots(machine: &Machine) {
     }
 }
 
+/// One that another machine has taken the place of tells nothing of its own: servers of the same names run there.
 fn is_over(machine: &Machine, server: ServerName, boot: BootNumber) {
+    if machine.is_lost() {
+        machine.over.send_replace(BTreeMap::new());
+        return;
+    }
     machine.over.send_if_modified(|over| {
         let is_new = over.get(&server).is_none_or(|held| *held < boot);
         is_new.then(|| over.insert(server, boot)).is_some()
@@ -267,6 +273,19 @@ async fn stop(machine: &Machine, server: ServerName) -> Result<(), UnitError> {
     }
     tracing::info!(%server, "a server is off");
     Ok(())
+}
+
+/// Stops a server of a machine that gave its place to another one.
+async fn give_up(machine: &Machine, server: ServerName) -> Result<(), UnitError> {
+    tracing::warn!(%server, "another machine took the place of this one: the server stops, and its disk stays");
+    machine.held.borrow_mut().off.insert(server);
+    mark_off(machine, server);
+    let stopped = stop(machine, server).await;
+    if let Err(error) = &stopped {
+        let error = gaiola_os::chain(error);
+        tracing::error!(%server, error, "cannot stop a server whose place another machine took");
+    }
+    stopped
 }
 
 /// Stops a server for good. Its directory goes with it: what was on it has been moved or copied before it was taken out.

@@ -1,0 +1,89 @@
+# Leaves a machine as it was before it became part of a site, packages aside. Prints `removed WHAT` for each thing that was there.
+# site: its name.
+set -u
+LC_ALL=C PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+export LC_ALL PATH
+state=/var/lib/gaiola/$site
+failed=
+
+fail() { echo "$*" >&2; exit 1; }
+removed() { echo "removed $*"; }
+not_removed() { failed="$failed; $*"; }
+
+for part in /var/lib/gaiola/*/machine.json; do
+    if [ -e "$part" ] && [ "$part" != "$state/machine.json" ]; then
+        other=${part%/machine.json}
+        fail "this machine is part of the site ${other##*/}, not of $site: nothing was removed"
+    fi
+done
+
+# The machine's own process first: it would start the others again.
+units=$(systemctl list-units --all --plain --no-legend --full 'gaiola-*' 2>/dev/null | awk '{ print $1 }')
+# shellcheck disable=SC2086 # names of units, one word each
+if [ -n "$units" ]; then
+    systemctl stop gaiola-machine.service gaiola-drill-undo.timer 2>/dev/null
+    systemctl stop $units 2>/dev/null
+fi
+# What a unit left behind belongs to its control group still.
+left() {
+    find /sys/fs/cgroup -regex '.*/gaiola-[^/]*\.\(service\|scope\)\(/.*\)?/cgroup\.procs' -exec cat {} + 2>/dev/null
+}
+tries=0
+while pids=$(left) && [ -n "$pids" ]; do
+    tries=$((tries + 1))
+    if [ $tries -gt 100 ]; then
+        not_removed "processes that a kill does not end: $(echo "$pids" | tr '\n' ' ')"
+        break
+    fi
+    # shellcheck disable=SC2086 # numbers
+    kill -KILL $pids 2>/dev/null
+    sleep 0.1
+done
+if [ -n "$units" ]; then removed "$(echo "$units" | wc -l) units of systemd that ran"; fi
+
+gone=
+for file in /etc/systemd/system/gaiola-*.service /etc/systemd/system/*.wants/gaiola-*.service /run/systemd/system/gaiola-*; do
+    if [ -e "$file" ] || [ -L "$file" ]; then
+        rm -rf "$file" && gone=yes || not_removed "$file"
+    fi
+done
+if [ -n "$gone" ]; then
+    systemctl daemon-reload
+    systemctl reset-failed 'gaiola-*' 2>/dev/null
+    removed "the units of systemd"
+fi
+
+for table in 'inet gaiola' 'netdev gaiola_drill'; do
+    # shellcheck disable=SC2086 # a family and a name
+    if nft list table $table >/dev/null 2>&1; then
+        nft delete table $table && removed "the table $table of nftables" || not_removed "the table $table of nftables"
+    fi
+done
+
+remove() {
+    if [ -e "$1" ] || [ -L "$1" ]; then
+        rm -rf "$1" 2>/dev/null
+        if [ -e "$1" ]; then not_removed "$1"; else removed "$1"; fi
+    fi
+}
+remove "$state"
+remove /run/gaiola
+# Patroni is there where the distribution has none that is new enough: a package like the others.
+for file in /opt/gaiola/* /opt/gaiola/.current.new; do
+    case $file in
+        /opt/gaiola/patroni*) ;;
+        *) remove "$file" ;;
+    esac
+done
+rmdir /opt/gaiola 2>/dev/null && removed /opt/gaiola
+remove /etc/needrestart/conf.d/gaiola.conf
+rmdir /etc/needrestart/conf.d /etc/needrestart 2>/dev/null
+# Other sites of this machine's own user, such as a lab, keep their directories and the users.
+if rmdir /var/lib/gaiola 2>/dev/null || ! [ -e /var/lib/gaiola ]; then
+    for user in gaiola-site gaiola-store; do
+        if getent passwd "$user" >/dev/null; then
+            userdel "$user" 2>/dev/null && removed "the user $user" || not_removed "the user $user"
+        fi
+    done
+fi
+if [ -n "$failed" ]; then fail "not removed: ${failed#; }"; fi
