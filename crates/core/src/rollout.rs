@@ -23,7 +23,7 @@ mod settled;
 mod view;
 
 pub use facts::Facts;
-pub use replace::{GONE, Leaving, ReplaceRefused, due, may_replace};
+pub use replace::{Leaving, ReplaceRefused, may_replace};
 pub use servers::{DrainRefused, all_drained, may_drain};
 pub use settled::settled;
 pub(crate) use view::{Unmet, View, too_busy};

@@ -65,7 +65,6 @@ impl common::World for Site {
             "file" => self.apply_file(rest),
             "scale" => return self.scale(rest[0]),
             "replace" => return self.replace(rest),
-            "due" => return self.due(),
             "set" => {
                 let desired = self.desired.as_mut().expect("begin with `site`");
                 rest.iter().for_each(|word| set(desired, word));

@@ -74,7 +74,7 @@ pub(crate) fn enter(list: &Path, machine: &str) -> io::Result<()> {
         let group = Path::new(group).join(machine);
         fs::create_dir_all(&group).tried(format!("create the group {}", group.display()))?;
         let share = |us: &&str| fs::write(group.join("cpu.rt_runtime_us"), us).is_ok();
-        let _ = MACHINE_REAL_TIME_US.iter().any(|us| share(&us));
+        let _ = MACHINE_REAL_TIME_US.iter().any(share);
         fs::write(group.join("cgroup.procs"), "0")
             .tried(format!("enter the group {}", group.display()))?;
     }

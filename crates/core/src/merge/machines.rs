@@ -32,7 +32,6 @@ pub(super) fn merge(
         servers,
         spare,
         lost,
-        replace: theirs.replace,
         firewall: theirs.firewall,
         power: theirs.power.clone(),
     }

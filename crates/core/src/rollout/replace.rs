@@ -1,15 +1,10 @@
 //! Whether a machine may give its place to another one.
 
-use super::{Facts, View, dated, is_elsewhere};
+use super::{Facts, View, dated};
 use crate::words::all_of;
 use gaiola_model::inventory::Host;
-use gaiola_model::placement::Phase;
 use gaiola_model::{Desired, Placement, Revision, ServerName, Tier};
 use std::collections::BTreeSet;
-use std::time::Duration;
-
-/// How long a machine is silent until another one takes its place by itself, where the file says `replace = "auto"`.
-pub const GONE: Duration = Duration::from_secs(600);
 
 /// A machine that is to give its place to another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,56 +147,4 @@ fn has_others(
         }
     }
     Ok(())
-}
-
-/// The machine that another one is to replace without an operator, where the file says so: all of its servers have been silent for
-/// [`GONE`], no other server is, nothing else is under way, and a machine is spare. The last spare one is kept unless something on the
-/// lost machine would not survive another loss.
-pub fn due(desired: &Desired, placement: &Placement, at: Revision, facts: &Facts) -> Option<Host> {
-    let machines = desired.config.machines.as_ref()?;
-    let is_wanted = machines.replace && !machines.spare.is_empty();
-    if !is_wanted || facts.store_in_doubt || !is_at_rest(desired, placement) {
-        return None;
-    }
-    let (first, _) = facts.silent_since.first_key_value()?;
-    let host = &placement.servers.get(first)?.location.host;
-    let on_it = placement.servers.iter();
-    let on_it = on_it.filter(|(_, placed)| placed.location.host == *host);
-    let servers: BTreeSet<ServerName> = on_it.map(|(name, _)| *name).collect();
-    let is_drained = servers.iter().any(|it| desired.drained.contains(it));
-    let silent: BTreeSet<ServerName> = facts.silent_since.keys().copied().collect();
-    let mut since = facts.silent_since.values();
-    let is_gone = silent == servers && since.all(|since| facts.now - *since >= GONE);
-    if !is_gone || is_drained {
-        return None;
-    }
-    let stored = dated(placement, at);
-    let view = View::new(&stored, at, facts);
-    (machines.spare.len() > 1 || !is_redundant(&servers, &view)).then(|| host.clone())
-}
-
-/// Whether the servers are those that are wanted, where they are wanted, and none is leaving.
-fn is_at_rest(desired: &Desired, placement: &Placement) -> bool {
-    let wanted: BTreeSet<ServerName> = desired.config.server_names().collect();
-    let is_there = |(name, placed): (&ServerName, &gaiola_model::placement::PlacedServer)| {
-        let stays = placed.phase == Phase::Serve || desired.drained.contains(name);
-        wanted.contains(name) && stays && !is_elsewhere(desired, placement, *name)
-    };
-    desired.generation == placement.generation
-        && placement.servers.len() == wanted.len()
-        && placement.servers.iter().all(is_there)
-}
-
-/// Whether what these servers were part of survives the loss of one more: two others of each tier serve, and more members of the store
-/// than it needs are left.
-fn is_redundant(lost: &BTreeSet<ServerName>, view: &View<'_>) -> bool {
-    let serves = |tier: Tier| {
-        let all = view.placement.servers.keys();
-        let others = all.filter(|it| it.tier == tier && !lost.contains(it));
-        others.filter(|it| view.server_serves(**it).is_ok()).count()
-    };
-    let members = &view.placement.store;
-    let left = members.iter().filter(|it| !lost.contains(it)).count();
-    let is_store_safe = left == members.len() || left > members.len() / 2 + 1;
-    lost.iter().all(|server| serves(server.tier) >= 2) && is_store_safe
 }

@@ -55,15 +55,6 @@ impl Site {
         String::new()
     }
 
-    /// The machine that is to be replaced without an operator.
-    pub(super) fn due(&self) -> String {
-        let (desired, placement) = self.parts();
-        match rollout::due(desired, placement, self.at, &self.facts) {
-            Some(host) => format!("{host}\n"),
-            None => "none\n".into(),
-        }
-    }
-
     fn begin_with(&mut self, file: Config) {
         let release = Release {
             number: ReleaseNumber(1),
@@ -100,7 +91,6 @@ fn file(words: &[&str]) -> Config {
                 drain = Some(Duration::from_secs(seconds));
             }
             ("spare", _) => machines.spare.extend(on),
-            ("replace", _) => machines.replace = value == "auto",
             ("vips", _) => {
                 let vip = |vip: &str| vip.parse::<IpAddr>().expect("a VIP");
                 vips.extend(value.split(',').map(vip));

@@ -16,21 +16,12 @@ pub struct Machines {
     /// Machines that gave their place to another one for good, the newest last: the site accepts nothing of theirs. No file has them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<Machine>,
-    /// Whether a spare machine takes the place of one that is gone without an operator. Default false.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub replace: bool,
     /// The operator's command that switches a machine off or on, for drills. The site does not keep it.
     #[serde(skip)]
     pub power: Option<String>,
     /// Whether only the site's machines may connect to its inner ports. Default true.
     #[serde(default = "yes")]
     pub firewall: bool,
-}
-
-// serde passes a reference.
-#[expect(clippy::trivially_copy_pass_by_ref)]
-const fn is_false(value: &bool) -> bool {
-    !*value
 }
 
 const fn yes() -> bool {
@@ -43,7 +34,6 @@ impl Default for Machines {
             servers: BTreeMap::new(),
             spare: Vec::new(),
             lost: Vec::new(),
-            replace: false,
             firewall: yes(),
             power: None,
         }

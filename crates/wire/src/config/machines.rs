@@ -90,7 +90,6 @@ pub(super) fn machines(sections: &Sections<'_>, mistakes: &mut Mistakes<'_>) -> 
             .collect(),
         spare: spare.into_iter().map(whole).collect(),
         lost: Vec::new(),
-        replace: false,
         firewall: firewall.unwrap_or(true),
         power,
     })
