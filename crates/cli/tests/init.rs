@@ -69,7 +69,7 @@ fn a_mistake_leaves_nothing_behind_and_all_are_reported() {
         "there is no command; ",
         "machine \"b c\" is not a name for `ssh`; ",
         "machine \"a\" is named more than once; ",
-        "virtual address \"x\" is not an IPv4 address; ",
+        "virtual address \"x\" is not an IP address; ",
     ] {
         assert!(
             said(&output).contains(words),

@@ -211,7 +211,7 @@ mod tests {
             ]
         );
         let hung = scripts.iter().filter(|it| it.contains("--signal=HUP"));
-        assert_eq!(hung.count(), 3);
+        assert_eq!(hung.count(), 4, "three agents and the VIPs' keeper");
     }
 
     #[test]
