@@ -5,11 +5,10 @@ use crate::change::show;
 use crate::connect::{Ping, Place, SiteClient, place};
 use crate::machines::Machines;
 use crate::output::Exit;
-use crate::purge::{self, Emptied};
+use crate::purge;
 use anyhow::{Context as _, bail};
 use gaiola_agent::state::State;
 use gaiola_model::inventory::Host;
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// How long the lab may take to stop every server.
@@ -19,8 +18,14 @@ const MACHINES_DOWN_LIMIT: Duration = Duration::from_secs(480);
 
 /// `gaiola down`.
 pub(crate) fn down(global: &Global, down: &Down) -> anyhow::Result<Exit> {
-    let place = place(global, &down.of.file)?;
+    let mut place = place(global, &down.of.file)?;
     if down.purge {
+        if global.machine.is_some() {
+            bail!(
+                "--purge removes the whole site, not one machine; leave --machine out, or take the machine out of the file and run: gaiola up"
+            );
+        }
+        know_all(&mut place)?;
         purge::confirm(global, &place.site, &all_of(&place))?;
     }
     let client = match &place.machines {
@@ -94,7 +99,9 @@ fn purge_all(global: &Global, place: &Place, started: Instant) -> anyhow::Result
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let emptied = runtime.block_on(empty_all(place, hosts))?;
+    let machines = Machines::new(hosts.clone())?;
+    let emptied = purge::empty(&place.site, &machines, purge::Running::Ended);
+    let emptied = runtime.block_on(emptied);
     emptied
         .lines()
         .for_each(|line| show(global, started, &line));
@@ -112,12 +119,19 @@ fn purge_all(global: &Global, place: &Place, started: Instant) -> anyhow::Result
     )
 }
 
-/// The machines that the caller knows, and those that they know.
-async fn empty_all(place: &Place, hosts: &[Host]) -> anyhow::Result<Emptied> {
-    let named = Machines::new(hosts.to_vec())?;
-    let mut all: BTreeSet<Host> = purge::known(&place.site, &named).await;
-    all.extend(hosts.iter().cloned());
-    Ok(purge::empty(&place.site, &Machines::new(all)?).await)
+/// Adds the machines that those know which the caller knows: all that will be emptied.
+fn know_all(place: &mut Place) -> anyhow::Result<()> {
+    if let Some(hosts) = &mut place.machines {
+        let named = Machines::new(hosts.clone())?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let known = runtime.block_on(purge::known(&place.site, &named));
+        let new = known.into_iter().filter(|host| !hosts.contains(host));
+        let new: Vec<Host> = new.collect();
+        hosts.extend(new);
+    }
+    Ok(())
 }
 
 /// The machines that could not be brought down, and why, a line each.

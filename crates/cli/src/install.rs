@@ -179,7 +179,7 @@ impl Install<'_> {
         let staying = machines.only(|host| !back.contains(host));
         purge::authority_stays(&self.config.site, &staying).await?;
         let back = machines.only(|host| back.contains(host));
-        let emptied = purge::empty(&self.config.site, &back).await;
+        let emptied = purge::empty(&self.config.site, &back, purge::Running::Left).await;
         for line in emptied.lines() {
             let line = format!("{line}; it was replaced, and is a new machine now");
             show(self.global, self.started, &line);

@@ -9,13 +9,16 @@ use gaiola_model::SiteName;
 use gaiola_model::inventory::Host;
 use std::collections::BTreeSet;
 use std::io::{self, BufRead as _, IsTerminal as _};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
 
 /// A database may be large.
 const LIMIT: Duration = Duration::from_secs(600);
 const SCRIPT: &str = include_str!("purge/purge.sh");
 /// Until another machine holds the authority, which it gets by itself.
-const AUTHORITY_TRIES: u32 = 20;
+const AUTHORITY_LIMIT: Duration = Duration::from_secs(30);
+/// Until one says so: machines that are off are not waited for.
+const AUTHORITY_ANSWER: Duration = Duration::from_secs(5);
 const AUTHORITY_AGAIN: Duration = Duration::from_millis(500);
 
 /// What became of machines that were to be emptied.
@@ -37,26 +40,47 @@ impl Emptied {
     }
 }
 
+/// What may run on machines that are to be emptied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Running {
+    /// Servers of the site are ended.
+    Ended,
+    /// A machine whose servers run is left as it is: it is in use, whatever this computer believes.
+    Left,
+}
+
 /// Empties machines, all at once. Nothing of the site runs on them that is still needed: the caller has seen to that.
-pub(crate) async fn empty(site: &SiteName, machines: &Machines) -> Emptied {
-    let script = format!("site={}\n{SCRIPT}", quote(site.as_str()));
+pub(crate) async fn empty(site: &SiteName, machines: &Machines, running: Running) -> Emptied {
+    let idle = if running == Running::Left {
+        "yes"
+    } else {
+        "no"
+    };
+    let script = format!("site={}\nidle={idle}\n{SCRIPT}", quote(site.as_str()));
     let asked = machines.at_once(|ssh| {
         let script = Script::new("empty it", "exec sh -s").input(script.clone());
-        let script = script.within(LIMIT);
-        async move { empty_one(&ssh, &script).await }
+        let (site, script) = (site.clone(), script.within(LIMIT));
+        async move { empty_one(&ssh, &site, &script).await }
     });
     let mut emptied = Emptied::default();
     for (host, result) in asked.await {
         match result {
             Ok(removed) => emptied.done.push((host, removed)),
-            Err(error) => emptied.left.push(error.to_string()),
+            Err(error) => emptied.left.push(format!("{error:#}")),
         }
     }
     emptied
 }
 
-async fn empty_one(ssh: &Ssh, script: &Script) -> Result<Vec<String>, SshError> {
+/// Another machine may answer to a name by now: what it says it is decides.
+async fn empty_one(ssh: &Ssh, site: &SiteName, script: &Script) -> anyhow::Result<Vec<String>> {
     ssh.open().await?;
+    let host = ssh.host();
+    if let Some(own) = setup_on(ssh, site).await?.map(|setup| setup.host)
+        && own != *host
+    {
+        bail!("{host}: this machine is {own} of {site}: nothing was removed");
+    }
     let printed = ssh.run(script).await?;
     let removed = printed
         .lines()
@@ -70,15 +94,15 @@ async fn empty_one(ssh: &Ssh, script: &Script) -> Result<Vec<String>, SshError> 
 /// Where none does: without it no machine could ever join the site.
 pub(crate) async fn authority_stays(site: &SiteName, staying: &Machines) -> anyhow::Result<()> {
     let path = format!("/var/lib/gaiola/{site}/ca/ca-key.pem");
-    for _ in 0..AUTHORITY_TRIES {
+    let began = Instant::now();
+    while began.elapsed() < AUTHORITY_LIMIT {
         let script = format!("if [ -e {} ]; then echo held; fi", quote(&path));
         let asked = staying.at_once(|ssh| {
             let script = Script::new("look for the authority", script.clone());
-            async move { ssh.run(&script).await }
+            async move { timeout(AUTHORITY_ANSWER, ssh.run(&script)).await }
         });
-        let held =
-            |said: &Result<String, SshError>| said.as_ref().is_ok_and(|it| it.trim() == "held");
-        if asked.await.iter().any(|(_, said)| held(said)) {
+        let mut answers = asked.await.into_iter();
+        if answers.any(|(_, said)| matches!(said, Ok(Ok(said)) if said.trim() == "held")) {
             return Ok(());
         }
         tokio::time::sleep(AUTHORITY_AGAIN).await;
@@ -88,16 +112,23 @@ pub(crate) async fn authority_stays(site: &SiteName, staying: &Machines) -> anyh
 
 /// The machines of a site as those that answer know them: a file may name fewer by now.
 pub(crate) async fn known(site: &SiteName, machines: &Machines) -> BTreeSet<Host> {
-    let path = format!("/var/lib/gaiola/{site}/machine.json");
-    let script = format!("cat {} 2>/dev/null || true", quote(&path));
     let asked = machines.at_once(|ssh| {
-        let script = Script::new("read its part in the site", script.clone());
-        async move { ssh.run(&script).await.ok() }
+        let site = site.clone();
+        async move { setup_on(&ssh, &site).await }
     });
-    let texts = asked.await.into_iter().filter_map(|(_, text)| text);
-    let setups = texts.filter_map(|text| serde_json::from_str::<MachineSetup>(&text).ok());
+    let setups = asked.await.into_iter();
+    let setups = setups.filter_map(|(_, setup)| setup.ok().flatten());
     let named = setups.flat_map(|setup| setup.machines);
     named.map(|machine| machine.host).collect()
+}
+
+/// What a machine knows of its part in the site; `None`: it has none.
+async fn setup_on(ssh: &Ssh, site: &SiteName) -> Result<Option<MachineSetup>, SshError> {
+    let path = format!("/var/lib/gaiola/{site}/machine.json");
+    let script = format!("cat {} 2>/dev/null || true", quote(&path));
+    let script = Script::new("read its part in the site", script);
+    let text = ssh.run(&script).await?;
+    Ok(serde_json::from_str(&text).ok())
 }
 
 /// Asks before data is removed.
@@ -128,7 +159,7 @@ mod tests {
 
     #[test]
     fn the_script_is_one_that_a_plain_shell_reads() {
-        let script = format!("site='shop'\n{SCRIPT}");
+        let script = format!("site='shop'\nidle=no\n{SCRIPT}");
         let checked = Command::new("sh").args(["-n", "-c", &script]).output();
         let checked = checked.unwrap();
         assert!(checked.status.success(), "{checked:?}");

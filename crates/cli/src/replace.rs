@@ -5,12 +5,14 @@ use crate::change::{change, show};
 use crate::connect::{SiteClient, place};
 use crate::machines::Machines as Connections;
 use crate::output::Exit;
-use crate::purge;
-use anyhow::Context as _;
+use crate::purge::{self, Running};
+use anyhow::{Context as _, bail};
 use gaiola_control::api::Change;
 use gaiola_model::ServerName;
 use gaiola_model::config::{Machine, Machines};
 use gaiola_model::inventory::Host;
+use gaiola_model::status::Status;
+use gaiola_net::client::Request;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -75,7 +77,15 @@ fn what_is_left(client: &SiteClient, lost: &Host, after: &Machines) -> Vec<Strin
     let emptied = client.runtime.block_on(async {
         let machines = Connections::new([lost.clone()])?;
         purge::authority_stays(&client.site, &Connections::new(staying)?).await?;
-        anyhow::Ok(purge::empty(&client.site, &machines).await)
+        // Another operator may have made it part of the site again.
+        let now: Option<Machines> = client.ask(&Request::get("/machines")).await?;
+        let status: Status = client.ask(&Request::get("/status")).await?;
+        let mut placed = status.servers.iter();
+        let is_in_use = placed.any(|server| server.location.host == *lost);
+        if !now.is_some_and(|all| all.is_lost(lost)) || status.servers.is_empty() || is_in_use {
+            bail!("it may be in use");
+        }
+        anyhow::Ok(purge::empty(&client.site, &machines, Running::Left).await)
     });
     match emptied {
         Ok(emptied) if emptied.left.is_empty() => emptied.lines().collect(),

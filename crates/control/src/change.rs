@@ -325,11 +325,12 @@ async fn store_desired(
     at: Revision,
     new: Desired,
 ) -> Result<Revision, Outcome> {
-    let new = Desired {
+    let mut new = Desired {
         generation: new.generation + 1,
         inventory: inventory(site, &new.config, &new)?,
         ..new
     };
+    aside::without_removed(&mut new);
     tracing::Span::current().record("generation", new.generation);
     let key = Keys::of(&site.name).desired();
     match store.put_json_if(&key, Expected::At(at), &new, None).await {

@@ -220,6 +220,14 @@ impl Provider {
         }
     }
 
+    /// Whether another machine took the place of the one that this runs on: it does not speak for the site any more.
+    pub fn is_lost(&self) -> bool {
+        match self {
+            Self::Lab(_) => false,
+            Self::Machine(machine) => machine.is_lost(),
+        }
+    }
+
     /// Whether everything is to end.
     pub fn is_ending(&self) -> bool {
         match self {

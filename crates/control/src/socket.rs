@@ -76,6 +76,10 @@ async fn respond(site: Rc<Site>, request: Request<Incoming>) -> Response {
             StatusCode::SERVICE_UNAVAILABLE,
             format!("{} is down", site.name),
         ),
+        (Method::GET, "/ping") if site.provider.is_lost() => text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("this machine is no part of {} any more", site.name),
+        ),
         (Method::GET, "/ping") if site.provider.is_ending() => text(
             StatusCode::SERVICE_UNAVAILABLE,
             format!("{} is going down", site.name),

@@ -18,6 +18,13 @@ impl HangUp {
         Termination::block_these(&[libc::SIGHUP]).map(Self)
     }
 
+    /// Has it do nothing while it is not blocked: between a program and the one that takes its place. One that arrives while it is
+    /// blocked is read all the same.
+    pub fn ignore() {
+        // SAFETY: no handler is installed, and the one of SIG_IGN needs none of our memory.
+        unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+    }
+
     /// Whether it has arrived since the last call.
     pub fn came(&self) -> bool {
         self.0.came()

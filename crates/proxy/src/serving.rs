@@ -170,10 +170,13 @@ impl WorkerConfig {
         let mut index = self.frontends[frontend].backends[route]?;
         // Fallbacks may form a cycle: as many steps as there are backends reach every one.
         for _ in 0..self.backends.len() {
-            match self.fallback(index) {
-                Some((next, _)) if !self.backends[index].any_usable() => index = next,
-                _ => break,
+            if self.backends[index].any_usable() {
+                break;
             }
+            let Some((next, _)) = self.fallback(index) else {
+                break;
+            };
+            index = next;
         }
         Some((index, &self.backends[index]))
     }

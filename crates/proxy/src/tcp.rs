@@ -119,8 +119,12 @@ async fn serve_with(
         return Some(Served::ByNobody);
     };
     let mut reached = reach(worker, client, serving, at, notes).await;
-    // Its servers were thought to be up, and are not.
-    if let (Err(NoServer::AllTried), Some(fallback)) = (&reached, serving.fallback(at.0)) {
+    // Its servers were thought to be up, and are not. One step: a fallback's own is for those that are routed to it.
+    let unserved = matches!(
+        reached,
+        Err(NoServer::AllTried | NoServer::NoneUp | NoServer::StillDown)
+    );
+    if let Some(fallback) = serving.fallback(at.0).filter(|_| unserved) {
         at = fallback;
         reached = reach(worker, client, serving, at, notes).await;
     }
@@ -217,7 +221,11 @@ async fn reach(
     let mut rounds = 0;
     loop {
         let asked = Instant::now();
-        let left = deadline.saturating_duration_since(asked);
+        // Nothing is waited for while the fallback may serve.
+        let left = match has_fallback && !backend.any_usable() {
+            true => Duration::ZERO,
+            false => deadline.saturating_duration_since(asked),
+        };
         let chosen = backend
             .permit(want, &tried, worker.now(), left, &notes.tracker)
             .await;

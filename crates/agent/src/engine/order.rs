@@ -94,6 +94,11 @@ impl KeeperDatabase {
     pub fn directory(&self) -> &Path {
         self.config.parent().unwrap_or(Path::new("/"))
     }
+
+    /// Where Patroni's extension is: beside the private directory, whose owner must not change what the keeper writes.
+    pub fn extension(&self) -> PathBuf {
+        self.directory().with_file_name("patroni-extension")
+    }
 }
 
 impl KeeperReport {

@@ -158,10 +158,14 @@ impl Keeper {
 fn be_replaced() -> io::Error {
     use std::os::unix::process::CommandExt as _;
     let mut words = std::env::args_os();
-    match words.next() {
+    // Signals are not blocked from here until the new program blocks them.
+    HangUp::ignore();
+    let error = match words.next() {
         Some(program) => std::process::Command::new(program).args(words).exec(),
         None => io::ErrorKind::NotFound.into(),
-    }
+    };
+    drop((Termination::block(), HangUp::block()));
+    error
 }
 
 /// Asks the kernel for prompt scheduling. Correctness depends on none of it.

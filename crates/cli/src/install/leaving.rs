@@ -41,7 +41,9 @@ impl Running {
     /// The machines of the file that were replaced, and may be emptied: none of their servers is placed any more, and where the site
     /// has a database another machine has it.
     pub(super) fn back(&self, machines: &Machines) -> Vec<Host> {
-        let Some(status) = &self.status else {
+        // A machine that has just started, or that is cut off, does not know which servers there are.
+        let known = self.status.as_ref().filter(|it| !it.servers.is_empty());
+        let Some(status) = known.filter(|it| it.generation.desired == it.generation.placed) else {
             return Vec::new();
         };
         let has_database =
@@ -81,6 +83,9 @@ pub(super) async fn empty_gone(
         return Ok(Vec::new());
     }
     let now: Status = client.ask(&Request::get("/status")).await?;
+    if now.servers.is_empty() {
+        return Ok(Vec::new());
+    }
     for server in &now.servers {
         gone.remove(&server.location.host);
         replaced.remove(&server.location.host);
@@ -91,8 +96,8 @@ pub(super) async fn empty_gone(
         return Ok(Vec::new());
     }
     purge::authority_stays(site, file).await?;
-    let mut emptied = purge::empty(site, &gone).await;
-    let mut back = purge::empty(site, &replaced).await;
+    let mut emptied = purge::empty(site, &gone, purge::Running::Left).await;
+    let mut back = purge::empty(site, &replaced, purge::Running::Left).await;
     // It stays known as one that was replaced, and is looked at by every `up`.
     back.done.retain(|(_, removed)| !removed.is_empty());
     emptied.done.append(&mut back.done);

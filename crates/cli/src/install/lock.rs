@@ -10,6 +10,7 @@ use gaiola_control::ssh::quote;
 use gaiola_model::inventory::Host;
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -112,6 +113,8 @@ impl Holder {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            // Ctrl-C is for this program, which lets go when it is done.
+            .process_group(0)
             .spawn()
             .context("cannot run ssh")?;
         let input = child.stdin.take();

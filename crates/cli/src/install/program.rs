@@ -80,7 +80,7 @@ fn switching(version: &str) -> String {
 pub(crate) async fn keep_only(ssh: &Ssh, versions: &[&str]) -> Result<(), SshError> {
     let kept: Vec<String> = versions.iter().map(|version| quote(version)).collect();
     let text = format!(
-        "cd {FOLDER}; for version in [0-9]*-*; do for kept in {}; do [ \"$version\" != \"$kept\" ] || continue 2; done; \
+        "cd {FOLDER} || exit 1; for version in [0-9]*-*; do for kept in {}; do [ \"$version\" != \"$kept\" ] || continue 2; done; \
          rm -rf -- \"$version\"; done",
         kept.join(" ")
     );

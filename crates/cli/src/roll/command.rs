@@ -16,6 +16,16 @@ use tokio::time::timeout;
 /// The longest that a command may take: an upgrade of all packages from a slow mirror.
 const LIMIT: Duration = Duration::from_secs(3600);
 
+/// Why it is not known whether a command still runs.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct MayGoOn(String);
+
+/// Whether a command that failed like this may still run.
+pub(super) fn may_be_under_way(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<MayGoOn>().is_some()
+}
+
 /// As root on a machine. Nobody is there to answer debconf's questions.
 pub(super) async fn over_ssh(ssh: &Ssh, words: &[String]) -> anyhow::Result<Command> {
     let set = ["env", "DEBIAN_FRONTEND=noninteractive"].map(String::from);
@@ -51,14 +61,21 @@ pub(super) async fn run(mut command: Command, host: &Host, apart: bool) -> anyho
         (printed.0.and(printed.1), child.wait().await)
     };
     let Ok((printed, status)) = timeout(LIMIT, whole).await else {
-        bail!("the command has not ended within {} s", LIMIT.as_secs());
+        let why = format!("the command has not ended within {} s", LIMIT.as_secs());
+        return Err(MayGoOn(why).into());
     };
     let status = status.context("cannot wait for the command")?;
     match (status.code(), status.signal()) {
         (Some(0), _) => printed.context("cannot read the command's output"),
-        (Some(255), _) => bail!("the command ended with 255, or the connection to {host} broke"),
+        (Some(255), _) => {
+            let why = format!("the command ended with 255, or the connection to {host} broke");
+            Err(MayGoOn(why).into())
+        }
         (Some(code), _) => bail!("the command ended with {code}"),
-        (None, signal) => bail!("signal {} ended the command", signal.unwrap_or(0)),
+        (None, signal) => {
+            let why = format!("signal {} ended the command", signal.unwrap_or(0));
+            Err(MayGoOn(why).into())
+        }
     }
 }
 

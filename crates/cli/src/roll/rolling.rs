@@ -80,6 +80,10 @@ pub(super) struct Rolling<'a> {
     locks: Vec<lock::Lock>,
     /// Whether something was done to the machine whose turn it is.
     begun: bool,
+    /// Whether it may be set aside: it was asked for, and the site has not refused.
+    asked: bool,
+    /// Whether a command or a restart that began there may still be under way.
+    under_way: bool,
 }
 
 /// What a failed turn has left.
@@ -109,6 +113,8 @@ impl<'a> Rolling<'a> {
             plan,
             locks: Vec::new(),
             begun: false,
+            asked: false,
+            under_way: false,
         })
     }
 
@@ -134,7 +140,7 @@ impl<'a> Rolling<'a> {
     }
 
     async fn all(&mut self, work: &Work) -> anyhow::Result<(Exit, Ended)> {
-        let mut interrupted = signal(SignalKind::interrupt())?;
+        let mut interrupted = Interrupts::new()?;
         let mut ended = Ended {
             again: self.plan.again.clone(),
             then: self.plan.then.clone(),
@@ -166,11 +172,11 @@ impl<'a> Rolling<'a> {
         &mut self,
         turn: &Turn,
         work: &Work,
-        interrupted: &mut Signal,
+        interrupted: &mut Interrupts,
     ) -> Result<(), Stopped> {
         let done = tokio::select! {
             done = self.try_turn(turn, work) => done,
-            _ = interrupted.recv() => Err((Exit::Interrupted, "interrupted".into())),
+            () = interrupted.recv() => Err((Exit::Interrupted, "interrupted".into())),
         };
         let Err((exit, why)) = done else {
             return Ok(());
@@ -178,7 +184,7 @@ impl<'a> Rolling<'a> {
         self.say(turn, &format!("stops: {why}"));
         let recovered = tokio::select! {
             recovered = self.recover(turn, work) => recovered,
-            _ = interrupted.recv() => Err(anyhow::anyhow!("interrupted")),
+            () = interrupted.recv() => Err(anyhow::anyhow!("interrupted")),
         };
         let aside = recovered.is_err();
         let why = match recovered {
@@ -190,8 +196,9 @@ impl<'a> Rolling<'a> {
 
     async fn try_turn(&mut self, turn: &Turn, work: &Work) -> Result<(), (Exit, String)> {
         let failed = |error: anyhow::Error| (Exit::Failed, format!("{error:#}"));
-        self.begun = false;
+        (self.begun, self.asked, self.under_way) = (false, false, false);
         self.avoid(turn).await.map_err(failed)?;
+        self.may_begin(turn).await?;
         let is_set_aside = !turn.drain.is_empty() || matches!(work, Work::Command { .. });
         if is_set_aside && !turn.servers.is_empty() {
             self.set_aside(turn).await.map_err(failed)?;
@@ -199,10 +206,13 @@ impl<'a> Rolling<'a> {
         self.begun = true;
         let calm = match work {
             Work::Command { words, reboot } => {
+                self.under_way = true;
                 self.command(turn, words).await?;
                 if *reboot {
+                    self.under_way = true;
                     self.reboot(turn).await.map_err(failed)?;
                 }
+                self.under_way = false;
                 if *reboot { CALM } else { SHORT_CALM }
             }
             Work::Exchange(exchange) => {
@@ -230,6 +240,9 @@ impl<'a> Rolling<'a> {
         if !self.begun {
             return self.take_back(turn).await;
         }
+        if self.under_way {
+            bail!("what began there may still be under way");
+        }
         if let Work::Exchange(exchange) = work {
             // What is not known may be newer than the version before reads.
             let documents = self.status().await.map(|status| status.documents);
@@ -238,7 +251,7 @@ impl<'a> Rolling<'a> {
             let back = back.await?;
             self.say(turn, &back);
         }
-        let whole = self.whole(turn, Stage::Aside, SHORT_CALM, RECOVERY).await;
+        let whole = self.whole(turn, Stage::Aside, CALM, RECOVERY).await;
         whole.map_err(|why| anyhow::anyhow!(why))?;
         self.take_back(turn).await
     }
@@ -257,13 +270,35 @@ impl<'a> Rolling<'a> {
             servers: turn.drain.clone(),
             by: lock::owner(self.plan.doing),
         };
+        self.asked = true;
         self.change(Change::SetAside(aside)).await
     }
 
+    /// Where it was asked for, the site may still be about to set it aside, whatever its status says: it carries out one change after
+    /// another.
     async fn take_back(&mut self, turn: &Turn) -> anyhow::Result<()> {
-        if self.status().await?.aside.is_some() {
-            self.say(turn, "is taken back");
-            self.change(Change::TakeBack).await?;
+        let aside = self.status().await?.aside;
+        let is_another = |aside: &Aside| aside.host != turn.host;
+        if aside.as_ref().is_some_and(is_another) || (aside.is_none() && !self.asked) {
+            return Ok(());
+        }
+        self.say(turn, "is taken back");
+        let began = Instant::now();
+        loop {
+            match self.change(Change::TakeBack).await {
+                Err(_) if began.elapsed() < RECOVERY => tokio::time::sleep(POLL).await,
+                ended => return ended,
+            }
+        }
+    }
+
+    /// Much may have happened since the operator was asked, and the program was sent.
+    async fn may_begin(&mut self, turn: &Turn) -> Result<(), (Exit, String)> {
+        let failed = |error: anyhow::Error| (Exit::Failed, format!("{error:#}"));
+        let status = self.status().await.map_err(failed)?;
+        if let Some(other) = status.aside.filter(|aside| aside.host != turn.host) {
+            let why = format!("{} is set aside by {}", other.host, other.by);
+            return Err((Exit::ChangeUnderWay, why));
         }
         Ok(())
     }
@@ -293,9 +328,10 @@ impl<'a> Rolling<'a> {
             }
             None => command::in_lab(&self.site.client.site, &turn.host, words).map_err(failed)?,
         };
-        command::run(command, &turn.host, self.global.json)
-            .await
-            .map_err(failed)
+        let ran = command::run(command, &turn.host, self.global.json).await;
+        // `ssh` ends with 255 where it lost the machine; any other end is the command's own.
+        self.under_way = ran.as_ref().is_err_and(command::may_be_under_way);
+        ran.map_err(failed)
     }
 
     async fn reboot(&mut self, turn: &Turn) -> anyhow::Result<()> {
@@ -384,6 +420,28 @@ impl<'a> Rolling<'a> {
     fn say_all(&self, texts: &[String]) {
         for text in texts {
             show(self.global, self.started, text);
+        }
+    }
+}
+
+/// Ctrl-C, and what ends a program whose terminal or whose caller is gone.
+struct Interrupts([Signal; 3]);
+
+impl Interrupts {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self([
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+        ]))
+    }
+
+    async fn recv(&mut self) {
+        let [interrupt, terminate, hang_up] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hang_up.recv() => {}
         }
     }
 }

@@ -48,7 +48,10 @@ pub(crate) fn upgrade(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
     let work = Work::Exchange(exchange);
     let exit = Rolling::start(global, site, plan)?.run(&work)?;
     if let (Exit::Ok, Work::Exchange(exchange)) = (exit, &work) {
-        exchange.forget()?;
+        // The site has been upgraded all the same.
+        if let Err(error) = exchange.forget() {
+            eprint_line!("gaiola: cannot remove older versions: {error:#}");
+        }
     }
     Ok(exit)
 }

@@ -4,7 +4,7 @@ use super::{Work, desired, may_drain, refuse_all_drained, refused, step, store_d
 use crate::api::Outcome;
 use crate::site::Site;
 use gaiola_model::placement::{Aside, Placement, Revision};
-use gaiola_model::{Exit, ServerName};
+use gaiola_model::{Desired, Exit, ServerName};
 use gaiola_net::client::Target;
 use gaiola_store::Store;
 use gaiola_store::etcd::EtcdMember;
@@ -38,11 +38,13 @@ impl Work<'_> {
             servers,
             ..asked.clone()
         });
+        let at = if new == held {
+            at
+        } else {
+            store_desired(self.site, &store, at, new).await?
+        };
         self.move_leader_from(&store, &asked).await;
-        if new == held {
-            return Ok(at);
-        }
-        store_desired(self.site, &store, at, new).await
+        Ok(at)
     }
 
     /// Returns what was drained for the machine that is set aside.
@@ -118,6 +120,19 @@ pub(super) fn forget(aside: &mut Option<Aside>, server: ServerName) -> bool {
         *aside = None;
     }
     was_there || is_over
+}
+
+/// Servers that are removed are not waited for: without any left, nothing is set aside.
+pub(super) fn without_removed(desired: &mut Desired) {
+    let Some(aside) = &mut desired.aside else {
+        return;
+    };
+    let before = aside.servers.len();
+    let exists: BTreeSet<ServerName> = desired.config.server_names().collect();
+    aside.servers.retain(|server| exists.contains(server));
+    if before > 0 && aside.servers.is_empty() {
+        desired.aside = None;
+    }
 }
 
 #[cfg(test)]

@@ -233,7 +233,7 @@ impl Machine {
     }
 
     /// Whether another machine took the place of this one.
-    fn is_lost(&self) -> bool {
+    pub fn is_lost(&self) -> bool {
         let order = self.order.borrow();
         let is_lost = |order: &Rc<Order>| machines::is_lost(&order.placement, &self.host());
         order.as_ref().is_some_and(is_lost)

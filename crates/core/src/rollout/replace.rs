@@ -91,11 +91,14 @@ pub fn may_replace(
         return Err(ReplaceRefused::Answers { host, live });
     }
     keeps_data(leaving, &view)?;
-    if live.is_empty() {
-        keeps_quorum(leaving, &view)
-    } else {
-        has_others(leaving, desired, &view)
+    // The store's only member moves before it goes.
+    if live.is_empty() || view.placement.store.len() > 1 {
+        keeps_quorum(leaving, &view)?;
     }
+    if live.is_empty() {
+        return Ok(());
+    }
+    has_others(leaving, desired, &view)
 }
 
 fn keeps_data(leaving: &Leaving<'_>, view: &View<'_>) -> Result<(), ReplaceRefused> {
@@ -118,6 +121,9 @@ fn keeps_data(leaving: &Leaving<'_>, view: &View<'_>) -> Result<(), ReplaceRefus
 
 fn keeps_quorum(leaving: &Leaving<'_>, view: &View<'_>) -> Result<(), ReplaceRefused> {
     let all = &view.placement.store;
+    if !all.iter().any(|member| leaving.servers.contains(member)) {
+        return Ok(());
+    }
     let is_left =
         |member: &&ServerName| !leaving.servers.contains(member) && view.live(**member).is_some();
     let (left, members) = (all.iter().filter(is_left).count(), all.len());

@@ -161,7 +161,7 @@ impl Backend {
     }
 
     /// Whether any of its servers takes traffic.
-    pub(super) fn any_usable(&self) -> bool {
+    pub(crate) fn any_usable(&self) -> bool {
         self.any_usable.get()
     }
 

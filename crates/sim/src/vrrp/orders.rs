@@ -26,7 +26,7 @@ impl Orders {
     /// Every balancer serves.
     pub(super) fn new(plan: &Plan) -> Self {
         let servers = u16::try_from(plan.nodes).expect("few nodes");
-        let vips = (0..plan.vips).map(|vip| address_of(vip));
+        let vips = (0..plan.vips).map(address_of);
         let mut config = Config::new("sim".parse().expect("a site's name"), App::new("run"));
         config.balancer = Some(Balancer {
             servers,

@@ -6,7 +6,7 @@ use crate::engine::KeeperDatabase;
 use gaiola_os::pidns::{Command, Namespace};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{fs, io};
@@ -14,9 +14,6 @@ use tokio::time::sleep;
 
 /// Timeout for the processes of a killed keeper to end; the kernel is ending them already.
 const LEFTOVER_LIMIT: Duration = Duration::from_secs(10);
-
-/// The folder of Patroni's extension, in its directory.
-const EXTENSION: &str = "python";
 
 /// Patroni could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +35,9 @@ pub(super) async fn start(order: &KeeperDatabase) -> Result<Running, StartError>
     gone(directory).await?;
     gone(&order.data).await?;
     forget_postmaster(order, directory)?;
-    extend_patroni(directory)?;
+    if let Err(error) = extend_patroni(&order.extension()) {
+        tracing::warn!(%error, "Patroni will not follow the store's members when it is told to reload");
+    }
     let (logs, output) =
         Logs::open(&order.log, order.owner).map_err(|source| StartError::File {
             doing: "write logs in",
@@ -48,7 +47,7 @@ pub(super) async fn start(order: &KeeperDatabase) -> Result<Running, StartError>
     let command = Command {
         program: text(order.patroni.as_os_str().as_bytes()),
         args: vec![text(b"patroni"), text(order.config.as_os_str().as_bytes())],
-        env: environment(directory),
+        env: environment(order),
         dir: text(directory.as_os_str().as_bytes()),
         output,
         owner: order.owner.map(|owner| (owner.uid, owner.gid)),
@@ -59,14 +58,15 @@ pub(super) async fn start(order: &KeeperDatabase) -> Result<Running, StartError>
 
 /// Inherits nothing, so that none of the keeper's environment reaches Patroni. Patroni's temporary files, one of which
 /// holds a password for a moment, stay in the private directory.
-fn environment(directory: &Path) -> Vec<CString> {
-    let directory = directory.display();
+fn environment(order: &KeeperDatabase) -> Vec<CString> {
+    let directory = order.directory().display();
+    let extension = order.extension();
     [
         "PATH=/usr/local/bin:/usr/bin:/bin".to_string(),
         "LANG=C.UTF-8".into(),
         "PYTHONDONTWRITEBYTECODE=1".into(),
         "PYTHONUNBUFFERED=1".into(),
-        format!("PYTHONPATH={directory}/{EXTENSION}"),
+        format!("PYTHONPATH={}", extension.display()),
         format!("HOME={directory}"),
         format!("TMPDIR={directory}"),
     ]
@@ -75,16 +75,13 @@ fn environment(directory: &Path) -> Vec<CString> {
 }
 
 /// Writes the module that has Patroni follow the store's members when it is told to reload.
-fn extend_patroni(directory: &Path) -> Result<(), StartError> {
-    let folder = directory.join(EXTENSION);
-    let path = folder.join("sitecustomize.py");
-    let text = include_str!("python/sitecustomize.py");
-    let written = fs::create_dir_all(&folder).and_then(|()| fs::write(&path, text));
-    written.map_err(|source| StartError::File {
-        doing: "write",
-        path,
-        source,
-    })
+fn extend_patroni(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
+    let (path, new) = (folder.join("sitecustomize.py"), folder.join(".new"));
+    fs::write(&new, include_str!("python/sitecustomize.py"))?;
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o644))?;
+    fs::rename(new, path)
 }
 
 /// Waits until no process has this working directory: PostgreSQL's have their data directory, Patroni that of its
@@ -189,7 +186,7 @@ assert client._machines_cache_updated == 0
         extend_patroni(dir.path()).unwrap();
         let ran = std::process::Command::new(python.unwrap().trim())
             .args(["-c", RELOAD])
-            .env("PYTHONPATH", dir.path().join(EXTENSION))
+            .env("PYTHONPATH", dir.path())
             .output()
             .unwrap();
         assert!(ran.status.success() && ran.stderr.is_empty(), "{ran:?}");

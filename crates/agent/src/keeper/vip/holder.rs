@@ -239,11 +239,15 @@ impl Holder {
         let wanted = if self.stopping { &[][..] } else { &config.vips };
         let mut inputs = Vec::new();
         for (&vrid, vip) in &mut self.vips {
-            match wanted.iter().find(|it| it.vrid == vrid) {
-                Some(it) if it.vip == vip.virtual_address() => {
-                    let own = router_address(config, it, network);
-                    let changes =
-                        vip.reconfigure(config, it, own.unwrap_or(vip.settings().address));
+            let address = vip.settings().address;
+            let found = wanted.iter().find(|it| it.vrid == vrid);
+            let own = found.and_then(|it| router_address(config, it, network));
+            match found {
+                // With another address of its own it is another router.
+                Some(it)
+                    if it.vip == vip.virtual_address() && own.is_none_or(|own| own == address) =>
+                {
+                    let changes = vip.reconfigure(config, it, address);
                     inputs.extend(changes.into_iter().map(|input| (vrid, input)));
                 }
                 _ => inputs.extend(vip.leave().map(|input| (vrid, input))),
@@ -318,6 +322,7 @@ impl Holder {
 fn router_address(config: &KeeperConfig, vip: &KeeperVip, network: &Network) -> Option<IpAddr> {
     let is_wide = vip.vip.is_ipv6() || config.address.is_ipv6();
     match config.key {
+        _ if is_wide && !network.is_wide() => None,
         None if is_wide => network.link_local(),
         _ => Some(config.address),
     }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 const MOST_PASSED_ON: usize = 4096;
 
 /// The longest that resetting connections may delay the removal of an address, which the next holder waits for.
-const LONGEST_RESET: Duration = Duration::from_millis(50);
+const LONGEST_RESET: Duration = Duration::from_millis(20);
 
 /// Until packets to a new address are delivered: less than an interval between advertisements.
 const DELIVERY_LIMIT: Duration = Duration::from_millis(50);
@@ -138,6 +138,11 @@ impl Network {
         self.running
     }
 
+    /// Whether messages can be sent and received over IPv6.
+    pub(super) fn is_wide(&self) -> bool {
+        self.wide.is_some() && self.link_local.is_some()
+    }
+
     /// The interface's link-local address; `None`: it has none yet, or needs none.
     pub(super) fn link_local(&self) -> Option<IpAddr> {
         self.link_local
@@ -254,14 +259,30 @@ impl Network {
     /// Removes the address, if present. Its connections are reset before, while their peers can still be reached: the next
     /// holder does not know them, and a peer that only waits for a response would never hear of it.
     pub(super) fn remove(&mut self, vip: IpAddr, prefix: u8) -> Result<(), NetlinkError> {
-        match tcp::reset_connections(vip, LONGEST_RESET) {
-            Ok(0) => {}
-            Ok(connections) => tracing::info!(%vip, connections, "reset connections"),
-            Err(error) => tracing::debug!(%error, %vip, "cannot reset connections"),
-        }
+        self.reset_connections(vip);
         self.netlink
             .remove_address_from(self.index, vip, prefix)
             .map(drop)
+    }
+
+    /// Resets the connections of an address: again until there are none, since clients come back at once.
+    fn reset_connections(&self, vip: IpAddr) {
+        let until = Instant::now() + LONGEST_RESET;
+        let mut all = 0;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match tcp::reset_connections(vip, left) {
+                Ok(0) => break,
+                Ok(connections) => all += connections,
+                Err(error) => {
+                    tracing::debug!(%error, %vip, "cannot reset connections");
+                    break;
+                }
+            }
+        }
+        if all > 0 {
+            tracing::info!(%vip, connections = all, "reset connections");
+        }
     }
 
     /// Adds the descriptors to poll.

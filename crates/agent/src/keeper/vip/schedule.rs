@@ -1,7 +1,8 @@
 //! How the kernel schedules a worker of the proxy: whether it waits for a processor or the disk.
 
-use super::beats::Silent;
-use gaiola_os::thread;
+use super::beats::{ConnectionId, Silent};
+use gaiola_os::thread::{self, Thread};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How a thread is scheduled.
@@ -14,13 +15,29 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// Of this worker, whose thread has its name; `None`: it cannot be read.
-    pub(super) fn of(worker: Silent) -> Option<Self> {
-        let name = format!("worker-{}", worker.index);
-        let thread = thread::named(worker.proxy.0, &name)?;
+    /// Of a thread; `None`: it has ended, or the kernel does not say.
+    fn of(thread: &Thread) -> Option<Self> {
         Some(Self {
             state: thread.state()?,
             ran: thread.ran()?,
         })
+    }
+}
+
+/// The workers' threads, found by their names once: a machine that has no processor to spare has none for that.
+#[derive(Default)]
+pub(super) struct Schedules(BTreeMap<ConnectionId, Option<Thread>>);
+
+impl Schedules {
+    /// How this worker is scheduled; `None`: it cannot be read.
+    pub(super) fn of(&mut self, worker: Silent) -> Option<Schedule> {
+        let find = || thread::named(worker.proxy.0, &format!("worker-{}", worker.index));
+        let thread = self.0.entry(worker.id).or_insert_with(find);
+        Schedule::of(thread.as_ref()?)
+    }
+
+    /// Forgets a worker.
+    pub(super) fn forget(&mut self, id: ConnectionId) {
+        self.0.remove(&id);
     }
 }

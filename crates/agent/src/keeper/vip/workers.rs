@@ -1,7 +1,7 @@
 //! The socket on which the proxy's workers send heartbeats.
 
 use super::beats::{Beats, ConnectionId, Introduction, MOST_WORKERS, ProxyId, Verdict};
-use super::schedule::Schedule;
+use super::schedule::Schedules;
 use gaiola_model::Time;
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
@@ -30,6 +30,7 @@ pub(super) struct Workers {
     ready: OwnedFd,
     connections: BTreeMap<ConnectionId, Connection>,
     beats: Beats,
+    schedules: Schedules,
     next: u64,
 }
 
@@ -62,6 +63,7 @@ impl Workers {
             ready,
             connections: BTreeMap::new(),
             beats: Beats::default(),
+            schedules: Schedules::default(),
             next: LISTENER,
         })
     }
@@ -85,7 +87,8 @@ impl Workers {
             stays
         });
         for silent in self.beats.silent(now) {
-            self.beats.observed(now, silent.id, Schedule::of(silent));
+            let schedule = self.schedules.of(silent);
+            self.beats.observed(now, silent.id, schedule);
         }
     }
 
@@ -140,6 +143,7 @@ impl Workers {
         };
         if !connection.read(now, id, &mut self.beats) {
             self.beats.closed(id);
+            self.schedules.forget(id);
             self.connections.remove(&id);
         }
     }
