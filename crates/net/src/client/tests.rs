@@ -286,6 +286,11 @@ async fn an_answer_before_the_bodys_end_and_a_closed_connection_end_the_writing(
             read_head(&mut socket).await.unwrap();
             socket.write_all(answer).await.unwrap();
             socket.shutdown().await.unwrap();
+            // A socket that is closed with bytes unread is reset, and the answer may be lost with it.
+            if !answer.is_empty() {
+                let mut rest = tokio::io::sink();
+                let _ = tokio::io::copy(&mut socket, &mut rest).await;
+            }
         }
     });
     let endless = |out: &mut Writer| loop {
