@@ -8,7 +8,7 @@ const RATE: u32 = 60;
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// What a site leaves on a machine; packages, and Patroni where it is one, stay.
-const LEFT: &str = "ls -d /var/lib/gaiola /opt/gaiola/current /run/gaiola /etc/needrestart/conf.d/gaiola.conf 2>/dev/null; \
+const LEFT: &str = "ls -d /var/lib/gaiola /opt/gaiola/current /etc/needrestart/conf.d/gaiola.conf 2>/dev/null; \
      ls /etc/systemd/system /etc/systemd/system/*.wants | grep '^gaiola'; systemctl list-units --all --plain --no-legend 'gaiola-*'; \
      getent passwd gaiola-site gaiola-store; nft list tables | grep gaiola; ip -o address | grep 10.78.0.100; true";
 
@@ -32,7 +32,7 @@ fn a_lost_machine_gives_its_place_to_a_spare_one_under_load() {
     until(&site, "a primary is left and m3 is silent", || {
         let status = site.status();
         let servers = status["servers"].as_array().unwrap();
-        let silent = servers.iter().filter(|it| it["state"] == "silent").count();
+        let silent = servers.iter().filter(|it| it["state"] == "lost").count();
         silent >= 4 && !status["primary"].is_null()
     });
     let client = site.client(RATE);
