@@ -71,7 +71,7 @@ impl SiteClient {
     pub(crate) fn of(site: SiteName) -> anyhow::Result<Self> {
         let state = State::of(&site);
         Ok(Self {
-            runtime: runtime()?,
+            runtime: crate::runtime::runtime()?,
             client: Client::new(None),
             target: Target::Unix(state.control_socket()),
             state,
@@ -86,7 +86,7 @@ impl SiteClient {
     /// # Errors
     /// Where no machine answers.
     pub(crate) fn on_machines(site: SiteName, machines: &Machines) -> anyhow::Result<Option<Self>> {
-        let runtime = runtime()?;
+        let runtime = crate::runtime::runtime()?;
         let client = Client::new(None);
         let answering = runtime.block_on(place::first_that_answers(&client, &site, machines))?;
         Ok(answering.map(|(host, target)| Self {
@@ -294,10 +294,4 @@ impl SiteClient {
             Some(host) => format!("cannot query the site {} through {host}", self.site),
         }
     }
-}
-
-fn runtime() -> std::io::Result<Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
 }

@@ -31,9 +31,7 @@ pub(crate) fn doctor(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
         return Ok(Exit::Ok);
     }
     let (config, machines) = resolved(config)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = crate::runtime::runtime()?;
     let examined = runtime.block_on(examine(&config, &machines));
     let findings = findings(&config, &examined, &[]);
     print(global, &findings)?;

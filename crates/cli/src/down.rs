@@ -96,9 +96,7 @@ fn purge_all(global: &Global, place: &Place, started: Instant) -> anyhow::Result
         }
         return Ok(Exit::Ok);
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = crate::runtime::runtime()?;
     let machines = Machines::new(hosts.clone())?;
     let emptied = purge::empty(&place.site, &machines, purge::Running::Ended);
     let emptied = runtime.block_on(emptied);
@@ -123,9 +121,7 @@ fn purge_all(global: &Global, place: &Place, started: Instant) -> anyhow::Result
 fn know_all(place: &mut Place) -> anyhow::Result<()> {
     if let Some(hosts) = &mut place.machines {
         let named = Machines::new(hosts.clone())?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = crate::runtime::runtime()?;
         let known = runtime.block_on(purge::known(&place.site, &named));
         let new = known.into_iter().filter(|host| !hosts.contains(host));
         let new: Vec<Host> = new.collect();

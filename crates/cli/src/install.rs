@@ -45,9 +45,7 @@ pub(crate) fn up(global: &Global, up: &Up, config: Config) -> anyhow::Result<Exi
         Ok(local) => local,
         Err(error) => return refuse(global, &error),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = crate::runtime::runtime()?;
     let config = local.config.clone();
     let install = Install {
         global,

@@ -33,23 +33,17 @@ pub(crate) fn machine(command: &Machine) -> anyhow::Result<Exit> {
             .with_context(|| format!("cannot begin a boot of {}", of.of))?,
         Machine::Harm(of) => {
             let harm = document()?;
-            runtime()?.block_on(harm::begin(&of.name, harm))?;
+            crate::runtime::runtime()?.block_on(harm::begin(&of.name, harm))?;
         }
         Machine::Undo(_) => harm::undo()?,
         Machine::Harmed => print(&harm::in_force())?,
         Machine::Database(of) => print(&database(&of.name)?)?,
         Machine::Query => {
             let query: Query = document()?;
-            output::print(&runtime()?.block_on(query.ask())?);
+            output::print(&crate::runtime::runtime()?.block_on(query.ask())?);
         }
     }
     Ok(Exit::Ok)
-}
-
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
 }
 
 /// How a client on this machine enters the site's database.

@@ -105,9 +105,7 @@ pub(crate) fn resolved(mut config: Config) -> anyhow::Result<(Config, Machines)>
         return Ok((config, Machines { all: Vec::new() }));
     }
     let machines = Machines::of(&config)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = crate::runtime::runtime()?;
     runtime.block_on(resolve(&mut config, &machines))?;
     Ok((config, machines))
 }
@@ -168,10 +166,7 @@ mod tests {
     fn results_come_in_the_order_of_the_machines() {
         let hosts = ["slow", "fast"].map(|name| Host(name.into()));
         let machines = Machines::new(hosts).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = crate::runtime::runtime().unwrap();
         let work = |ssh: Ssh| async move {
             if ssh.host().0 == "slow" {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;

@@ -30,6 +30,7 @@ mod purge;
 mod relay;
 mod replace;
 mod roll;
+mod runtime;
 mod up;
 
 use args::{Args, Command};

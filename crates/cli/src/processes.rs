@@ -61,9 +61,7 @@ pub(crate) fn visit(visit: &Visit) -> anyhow::Result<Exit> {
         let error = Command::new(program).args(args).exec();
         return Err(error).with_context(|| format!("cannot run {program}"));
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = crate::runtime::runtime()?;
     runtime.block_on(witness::carry_out())?;
     Ok(Exit::Ok)
 }

@@ -21,9 +21,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// Prints the last lines of the logs, machine by machine, or all that is added to them as it comes.
 pub(super) fn logs(global: &Global, logs: &Logs, place: &Place) -> anyhow::Result<Exit> {
     let machines = Machines::new(hosts(logs, place)?)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = crate::runtime::runtime()?;
     if logs.follow {
         let remote = command_line(&remote(logs, &place.site, logs.last));
         let later = command_line(&self::remote(logs, &place.site, 0));

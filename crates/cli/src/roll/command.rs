@@ -98,10 +98,7 @@ mod tests {
     use super::*;
 
     fn ended(script: &str) -> anyhow::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = crate::runtime::runtime().unwrap();
         let mut command = Command::new("sh");
         command.args(["-c", script]);
         runtime.block_on(run(command, &Host("m1".into()), false))

@@ -45,7 +45,7 @@ impl Exchange {
     /// The turns of the machines that do not run this version yet, all processes of it.
     pub(super) fn left(&mut self, turns: Vec<Turn>) -> anyhow::Result<Vec<Turn>> {
         let machines = Machines::new(turns.iter().map(|turn| turn.host.clone()))?;
-        let runtime = runtime()?;
+        let runtime = crate::runtime::runtime()?;
         let versions = runtime.block_on(machines.all_succeed(program::version_on))?;
         self.previous = versions
             .into_iter()
@@ -140,14 +140,8 @@ impl Exchange {
             let own = self.version().to_string();
             async move { program::keep_only(&ssh, &[&own, &previous]).await }
         });
-        runtime()?.block_on(removed).map(drop)
+        crate::runtime::runtime()?.block_on(removed).map(drop)
     }
-}
-
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
 }
 
 /// The units of a machine whose processes are exchanged, each with how. An agent and a VIP's keeper make room for the new program on

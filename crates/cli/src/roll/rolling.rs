@@ -101,9 +101,7 @@ impl<'a> Rolling<'a> {
         plan: Plan,
     ) -> anyhow::Result<Self> {
         site.connect(&plan.status)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = crate::runtime::runtime()?;
         Ok(Self {
             global,
             started: Instant::now(),

@@ -247,7 +247,7 @@ impl Holder {
                 Some(it)
                     if it.vip == vip.virtual_address() && own.is_none_or(|own| own == address) =>
                 {
-                    let changes = vip.reconfigure(config, it, address);
+                    let changes = vip.reconfigure(config, it);
                     inputs.extend(changes.into_iter().map(|input| (vrid, input)));
                 }
                 _ => inputs.extend(vip.leave().map(|input| (vrid, input))),

@@ -73,17 +73,12 @@ impl Vip {
     }
 
     /// Inputs for the router when its VIP's configuration changes.
-    pub(super) fn reconfigure(
-        &mut self,
-        config: &KeeperConfig,
-        vip: &KeeperVip,
-        own: IpAddr,
-    ) -> Vec<Input> {
+    pub(super) fn reconfigure(&mut self, config: &KeeperConfig, vip: &KeeperVip) -> Vec<Input> {
         let mut inputs = Vec::new();
         if !matches!(self.router.role(), Role::Active) {
             self.prefix = vip.prefix;
         }
-        let settings = settings(config, vip, own);
+        let settings = settings(config, vip, self.settings().address);
         if settings != *self.settings() {
             inputs.push(Input::Configure(settings));
         }
