@@ -17,6 +17,7 @@ mod power;
 mod programs;
 mod rack;
 mod site;
+mod sockets;
 
 pub use client::{Client, Seen, load};
 pub use holder::internal;
@@ -24,6 +25,7 @@ pub use image::Image;
 pub use network::{MOST, OPERATOR, address};
 pub use rack::{BY_HAND, Rack};
 pub use site::MachineSite;
+pub use sockets::Sockets;
 
 use crate::Ran;
 use crate::site::run;
@@ -172,10 +174,10 @@ impl Machines {
         command
     }
 
-    /// A client of a site, from the operator's host.
+    /// A client of a site, from the operator's host: requests per second, and WebSockets that stay open. It returns once it sends.
     #[track_caller]
-    pub fn client(&self, door: SocketAddr, rate: u32) -> Client {
-        done(Client::start(&self.rack, door, rate))
+    pub fn client(&self, door: SocketAddr, rate: u32, sockets: u32) -> Client {
+        done(Client::start(&self.rack, door, rate, sockets))
     }
 
     /// Runs a command on the operator's host.

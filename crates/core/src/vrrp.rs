@@ -50,6 +50,10 @@ pub const REFRESH_INTERVAL: Duration = Duration::from_millis(200);
 /// How long the kernel keeps an address that is not refreshed.
 pub const ADDRESS_LIFETIME: Duration = Duration::from_secs(1);
 
+/// How many intervals a holder asks the others to take for one while its process is exchanged: with the default interval they take its VIP
+/// after about a second, which is when its address has gone ([`ADDRESS_LIFETIME`]).
+pub const EXCHANGE_INTERVALS: u32 = 3;
+
 /// How long a preempting router leaves a VIP that it yielded to a lower one.
 pub const YIELD_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -146,6 +150,8 @@ pub enum Input {
     HoldBack(bool),
     /// Hand the VIP over, if it is held here and another router takes it.
     Yield,
+    /// Another program is about to take this process's place; it starts with [`Input::Start`] and resumes.
+    Exchange,
     /// New settings for the same VRID, VIP and address.
     Configure(Settings),
     /// Hand the VIP over because the process ends: [`Router::is_stopped`] returns when it may.
@@ -163,6 +169,9 @@ pub enum Output {
     RemoveAddress,
     /// Send an advertisement with this priority.
     Advertise(Priority),
+    /// The same with [`EXCHANGE_INTERVALS`] times the interval: a Backup waits according to the last one that it heard (RFC 9568,
+    /// section 6.4.2).
+    AskForPatience(Priority),
     /// Announce the VIP to the neighbours by gratuitous ARP.
     Announce,
     /// Send [`Router::hello`].

@@ -21,7 +21,7 @@ use crate::violation::Violation;
 use crate::world::World;
 use checks::Checks;
 
-use gaiola_core::vrrp::{Input, Output};
+use gaiola_core::vrrp::{EXCHANGE_INTERVALS, Input, Output};
 use gaiola_model::Time;
 use gaiola_model::vrrp::{Message, Vrid};
 use gaiola_model::{ServerName, Tier};
@@ -121,6 +121,8 @@ enum Event {
     Join,
     /// When all is well, a holder is cut off from everybody for a while.
     Island,
+    /// When all is well, a holder's program is exchanged.
+    Exchange,
     /// The operator drains a balancer, or brings it back, when all is well.
     Operate,
     /// Something breaks.
@@ -290,6 +292,7 @@ impl Sim {
                 self.part(false);
                 Ok(())
             }
+            Event::Exchange => self.exchange_a_holder(),
             Event::Island => {
                 self.cut_off_a_holder();
                 Ok(())
@@ -421,7 +424,12 @@ impl Sim {
                     self.world.at(until, Event::Expire(n));
                 }
                 Output::RemoveAddress => self.nodes[n].drop_address(vip),
-                Output::Advertise(priority) => self.advertise(n, vip, priority),
+                Output::Advertise(priority) => self.advertise(n, vip, priority, INTERVAL),
+                Output::AskForPatience(_) if self.sabotage == Some(Sabotage::LeavesUnannounced) => {
+                }
+                Output::AskForPatience(priority) => {
+                    self.advertise(n, vip, priority, INTERVAL * EXCHANGE_INTERVALS);
+                }
                 Output::Announce => {
                     self.checks.announces(&self.nodes[n], vip)?;
                     self.announce(n, vip);

@@ -16,7 +16,7 @@ machines cloud on|off                a network as clouds have it: no multicast, 
 machines ssh [OPTION...] NAME [COMMAND...]
 machines run COMMAND...              a command on the operator's host, 10.78.0.1, where `ssh m1` leads to a machine
 machines shell NAME COMMAND...       a command on a machine, without ssh
-machines load DOOR RATE              clients of the guest book at ADDRESS:PORT until standard input ends, and what they saw
+machines load DOOR RATE [WEBSOCKETS] clients of the guest book at ADDRESS:PORT until standard input ends, and what they saw
 machines down                        take all of it down; the disks stay
 machines wipe                        besides, remove the disks
 ";
@@ -65,7 +65,12 @@ fn by_hand(rack: &Rack, words: &[&str]) -> Option<io::Result<()>> {
         ["ssh", ref args @ ..] => replace(rack.command("ssh"), args),
         ["run", program, ref args @ ..] => replace(rack.command(program), args),
         ["shell", name, program, ref args @ ..] => replace(rack.shell(name, program), args),
-        ["load", door, rate] => load(door.parse().ok()?, rate.parse().ok()?),
+        ["load", door, rate] => load(door.parse().ok()?, rate.parse().ok()?, 0),
+        ["load", door, rate, sockets] => load(
+            door.parse().ok()?,
+            rate.parse().ok()?,
+            sockets.parse().ok()?,
+        ),
         ["down"] => rack.down(),
         ["wipe"] => rack.wipe(),
         _ => return None,

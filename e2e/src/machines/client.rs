@@ -1,6 +1,7 @@
 //! A client of a site on machines: the load of a drill, from the operator's host.
 
 use super::Rack;
+use super::sockets::{Open, Sockets};
 use crate::binaries::machines;
 use gaiola_control::drill::{Course, Load, Record, check_lost};
 use gaiola_core::drill::{Kind, Ledger, Sample};
@@ -11,7 +12,10 @@ use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::process::{Child, Stdio};
 use std::time::{Duration, SystemTime};
+use tokio::task::LocalSet;
 
+/// What a load prints once it sends.
+const SENDS: &str = "sends\n";
 /// How long acknowledged writes are looked up afterwards.
 const LOOK_UP: Duration = Duration::from_secs(60);
 
@@ -32,6 +36,8 @@ pub struct Seen {
     pub acknowledged: u64,
     /// Acknowledged writes that it does not hold, or that could not be looked up.
     pub lost: Vec<String>,
+    /// Its WebSockets.
+    pub sockets: Sockets,
 }
 
 impl Seen {
@@ -50,6 +56,7 @@ impl Seen {
             pauses: lines("pauses")?,
             acknowledged: number("acknowledged")?,
             lost: lines("lost")?,
+            sockets: Sockets::read(&said["sockets"])?,
         })
     }
 
@@ -75,12 +82,25 @@ impl Seen {
 pub struct Client(Child);
 
 impl Client {
-    /// Sends pages, reads and writes of the guest book to this door, in turn.
-    pub(super) fn start(rack: &Rack, door: SocketAddr, rate: u32) -> io::Result<Self> {
+    /// Sends pages, reads and writes of the guest book to this door, in turn, and keeps WebSockets open.
+    pub(super) fn start(
+        rack: &Rack,
+        door: SocketAddr,
+        rate: u32,
+        sockets: u32,
+    ) -> io::Result<Self> {
         let mut command = rack.command(machines())?;
-        command.args(["load", &door.to_string(), &rate.to_string()]);
+        let (door, rate, sockets) = (door.to_string(), rate.to_string(), sockets.to_string());
+        command.args(["load", &door, &rate, &sockets]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        Ok(Self(command.spawn()?))
+        let mut client = Self(command.spawn()?);
+        let mut line = [0; SENDS.len()];
+        let output = client.0.stdout.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        output.read_exact(&mut line)?;
+        if line != *SENDS.as_bytes() {
+            return Err(io::Error::other("the load says something else first"));
+        }
+        Ok(client)
     }
 
     /// Ends it.
@@ -120,28 +140,31 @@ fn guest_book(rate: u32) -> Drill {
     }
 }
 
-/// Loads a site until standard input ends, and prints what it saw.
+/// Loads a site until standard input ends: says that it sends, and at the end what it saw.
 ///
 /// # Errors
 /// If it cannot run, or print.
-pub fn load(door: SocketAddr, rate: u32) -> io::Result<()> {
+pub fn load(door: SocketAddr, rate: u32, sockets: u32) -> io::Result<()> {
     let course = Course::new(door, Some(guest_book(rate)));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let seen = runtime.block_on(seen(&course));
+    let seen = LocalSet::new().block_on(&runtime, seen(&course, sockets))?;
     writeln!(io::stdout(), "{seen}")
 }
 
 /// As [`Seen::read`] reads it.
-async fn seen(course: &Course) -> Value {
+async fn seen(course: &Course, sockets: u32) -> io::Result<Value> {
+    let sockets = Open::start(course.door, sockets).await?;
     let record = Record::default();
     let load = Load::start(course, &record);
     let begun = record.now();
+    write!(io::stdout(), "{SENDS}")?;
     let ended = tokio::task::spawn_blocking(|| io::stdin().read_to_end(&mut Vec::new()));
     // However standard input ends.
     let _ = ended.await;
     let until = record.now();
+    let sockets = sockets.end();
     let writes = load.stop().await;
     let found = check_lost(course, &writes, LOOK_UP).await;
     let ledger = record.ledger();
@@ -149,15 +172,16 @@ async fn seen(course: &Course) -> Value {
     let kinds = [Kind::Page, Kind::Read, Kind::Write].into_iter();
     let failures = ledger.failures();
     let failures = failures.map(|(kind, why, count)| format!("{count} {kind}: {why}"));
-    json!({
+    Ok(json!({
         "sent": kinds.map(|kind| ledger.of(kind).count()).sum::<usize>(),
         "failures": failures.collect::<Vec<_>>(),
         "failed_at": failed_at(&ledger, record.now()),
         "longest_pause_ms": u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
         "pauses": pauses(&ledger, record.now()),
         "acknowledged": found.acknowledged,
+        "sockets": sockets.write(),
         "lost": found.lost.into_iter().chain(found.unknown).collect::<Vec<_>>(),
-    })
+    }))
 }
 
 /// A line for each failed request, with the time of day (UTC) at which it began.

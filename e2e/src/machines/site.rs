@@ -86,8 +86,10 @@ impl MachineSite {
         let program = folder.path().join("gaiola");
         fs::copy(binaries::gaiola(), &program).expect("the program is copied");
         let mut file = fs::File::options().append(true).open(&program);
-        let file = file.as_mut().expect("the copy is opened");
-        file.write_all(b"x").expect("the copy is written");
+        let opened = file.as_mut().expect("the copy is opened");
+        opened.write_all(b"x").expect("the copy is written");
+        // What is open for writing cannot be run.
+        drop(file);
         let mut command = self.machines.command(&program);
         command.args(args).current_dir(self.folder.path());
         run(command, COMMAND_LIMIT * 2)
@@ -117,7 +119,13 @@ impl MachineSite {
     /// A client that sends requests until it is asked what it saw.
     #[track_caller]
     pub fn client(&self, rate: u32) -> Client {
+        self.client_with(rate, 0)
+    }
+
+    /// The same, which also keeps WebSockets open, and returns once they are.
+    #[track_caller]
+    pub fn client_with(&self, rate: u32, sockets: u32) -> Client {
         let door: SocketAddr = DOOR.parse().expect("it is an address");
-        self.machines.client(door, rate)
+        self.machines.client(door, rate, sockets)
     }
 }

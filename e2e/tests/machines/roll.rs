@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::time::Duration;
 
 const RATE: u32 = 30;
+const SOCKETS: u32 = 200;
 /// Three turns, each with two waits of five minutes at most.
 const LIMIT: Duration = Duration::from_secs(1800);
 const ALL: &[&str] = &["m1", "m2", "m3"];
@@ -104,11 +105,17 @@ fn another_version_takes_the_place_of_the_one_that_runs() {
     assert_eq!(on_each(&site, version), before);
     let instances = "pgrep -x guestbook | sort | tr '\\n' ' '";
     let running = on_each(&site, instances);
-    let client = site.client(RATE);
+    let client = site.client_with(RATE, SOCKETS);
     site.other_gaiola(&["upgrade"]).expect(0, &[]);
     let seen = client.end();
     println!("upgraded: {seen:?}");
-    seen.assert_nothing_lost();
+    seen.assert_nothing_failed();
+    let sockets = &seen.sockets;
+    assert_eq!(sockets.opened, u64::from(SOCKETS), "{sockets:?}");
+    assert!(
+        sockets.broken.is_empty() && sockets.refused.is_empty(),
+        "{sockets:?}"
+    );
     assert_eq!(on_each(&site, instances), running, "instances go on");
     let after = on_each(&site, version);
     assert!(std::iter::zip(&before, &after).all(|(before, after)| before != after));

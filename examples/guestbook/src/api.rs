@@ -1,12 +1,14 @@
 //! The site's paths.
 
 use crate::database::{Failure, Pool};
+use crate::echo::Sockets;
 use crate::entries::{self, Entry, NewEntry, Served};
 use crate::gate::Gate;
 use crate::page;
 use crate::served_by::ServedBy;
 use crate::settings::Settings;
 use axum::extract::rejection::JsonRejection;
+use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::header::{CACHE_CONTROL, LOCATION, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode};
@@ -28,16 +30,18 @@ struct Site {
     primary: Option<Pool>,
     standbys: Option<Pool>,
     gate: Gate,
+    sockets: Sockets,
     instance: Option<String>,
     release: Option<String>,
 }
 
 /// All routes.
-pub(crate) fn routes(settings: &Settings) -> Router {
+pub(crate) fn routes(settings: &Settings, sockets: Sockets) -> Router {
     let site = Arc::new(Site {
         primary: settings.primary.as_ref().map(Pool::new),
         standbys: settings.standbys.as_ref().map(Pool::new),
         gate: Gate::new(settings.rate),
+        sockets,
         instance: settings.instance.clone(),
         release: settings.release.clone(),
     });
@@ -45,6 +49,7 @@ pub(crate) fn routes(settings: &Settings) -> Router {
         .route("/api/served_by", get(served_by))
         .route("/api/entries", get(list).post(add))
         .route("/api/entries/{id}", get(find))
+        .route("/api/echo", get(echo))
         .fallback(page::answer)
         .layer(DefaultBodyLimit::max(BODY))
         .layer(from_fn_with_state(site.clone(), pass_the_gate))
@@ -68,6 +73,10 @@ async fn pass_the_gate(State(site): State<Arc<Site>>, request: Request, next: Ne
         )
             .into_response(),
     }
+}
+
+async fn echo(State(site): State<Arc<Site>>, upgrade: WebSocketUpgrade) -> Response {
+    site.sockets.clone().accept(upgrade)
 }
 
 async fn served_by(State(site): State<Arc<Site>>, headers: HeaderMap) -> Response {

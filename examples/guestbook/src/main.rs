@@ -5,13 +5,16 @@
 
 mod api;
 mod database;
+mod echo;
 mod entries;
 mod gate;
 mod page;
 mod served_by;
 mod settings;
 
+use echo::Sockets;
 use settings::Settings;
+use std::convert::Infallible;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -66,13 +69,21 @@ async fn serve(settings: Settings) -> Result<(), String> {
     println!("{name} serves on {address}");
     let (stop, stopped) = watch::channel(false);
     tokio::spawn(stop_on_signal(stop)?);
+    let (sockets, mut all_closed) = Sockets::new(stopped.clone());
     let server = axum::serve(
         axum::serve::ListenerExt::tap_io(listener, |stream| drop(stream.set_nodelay(true))),
-        api::routes(&settings),
+        api::routes(&settings, sockets),
     )
     .with_graceful_shutdown(until_stopped(stopped.clone()));
+    let served = async {
+        server
+            .await
+            .map_err(|error| format!("cannot go on serving: {error}"))?;
+        let _: Option<Infallible> = all_closed.recv().await;
+        Ok(())
+    };
     tokio::select! {
-        ended = server => ended.map_err(|error| format!("cannot go on serving: {error}")),
+        ended = served => ended,
         () = grace_is_over(stopped) => {
             eprintln!("guestbook: stopped with requests in flight, {} s after the signal", GRACE.as_secs());
             Ok(())

@@ -108,6 +108,7 @@ impl Keeper {
         let now = self.now();
         self.stopping |= self.termination.came();
         if self.hang_up.came() && !self.stopping {
+            self.holder.be_exchanged(now);
             let error = be_replaced();
             tracing::error!(%error, "the program that is to take this one's place cannot be run");
         }

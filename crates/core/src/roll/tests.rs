@@ -101,12 +101,11 @@ fn the_primarys_machine_has_the_last_turn_and_spare_machines_the_first() {
 }
 
 #[test]
-fn an_upgrade_drains_balancers_and_the_database() {
+fn an_upgrade_drains_the_database_alone() {
     let upgrade = |status: &Status| turns(status, true, &[], &[], Purpose::Upgrade).unwrap();
     let all = upgrade(&site(&THREE));
-    assert_eq!(all[2].drain, ["lb1", "db1"].map(name).into());
+    assert_eq!(all[2].drain, ["db1"].map(name).into());
     assert_eq!(all[2].servers.len(), 3);
-    // A balancer that is alone keeps its VIP.
     let all = upgrade(&site(&[("lb1", "a"), ("app1", "a")]));
     assert!(all[0].drain.is_empty() && all[0].alone.is_empty());
 }

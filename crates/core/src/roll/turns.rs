@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub enum Purpose {
     /// Whatever the operator's command does: nothing on it serves meanwhile.
     Command,
-    /// Another version of Gaiola: its proxies take over from each other and its agents adopt what runs, so that only PostgreSQL stops,
-    /// with its keeper. VIPs are handed over first where another balancer could take one from a keeper that is exchanged.
+    /// Another version of Gaiola: its proxies take over from each other, its agents adopt what runs, and a VIP stays while its keeper is
+    /// exchanged; only PostgreSQL stops, with its keeper.
     Upgrade,
 }
 
@@ -163,7 +163,7 @@ fn turn(
     };
     let stops = |server: &&&ServerStatus| match purpose {
         Purpose::Command => true,
-        Purpose::Upgrade => matches!(server.tier, Tier::Balancer | Tier::Database),
+        Purpose::Upgrade => server.tier == Tier::Database,
     };
     // What is set aside serves again before the next turn.
     let is_aside = |server: &ServerStatus| {
@@ -180,8 +180,6 @@ fn turn(
         match status.servers.iter().any(|other| replaces(&other)) {
             _ if is_drained && !is_aside(server) => {}
             true => _ = turn.drain.insert(server.name),
-            // Nobody takes a VIP from it meanwhile.
-            false if purpose == Purpose::Upgrade && server.tier == Tier::Balancer => {}
             false => turn.alone.push(server.name),
         }
     }

@@ -218,6 +218,12 @@ impl Router {
                 self.let_go(now, timers, false, out)
             }
             (state, Input::Yield) => state,
+            (State::Active(timers), Input::Exchange) => {
+                out.push(Output::RefreshAddress);
+                out.push(Output::AskForPatience(self.settings.priority));
+                State::Active(timers.advertised(now, self.settings.interval))
+            }
+            (state, Input::Exchange) => state,
             (State::Active(timers), Input::Stop) => self.let_go(now, timers, true, out),
             (State::Yielding { timers, until, .. }, Input::Stop) => State::Yielding {
                 timers,
@@ -322,7 +328,7 @@ impl Router {
         match state {
             State::Initialize => return State::Initialize,
             State::Backup { .. } => {}
-            State::Resuming { .. } => out.push(Output::RemoveAddress),
+            State::Resuming { .. } => self.give_up(out),
             // Nothing answers behind the address: it is removed first, without waiting for the next holder.
             State::Active(_) | State::Yielding { .. } => {
                 out.push(Output::RemoveAddress);
@@ -349,7 +355,7 @@ impl Router {
                 give_up_at,
                 ..
             } if now >= give_up_at => {
-                out.push(Output::RemoveAddress);
+                self.give_up(out);
                 State::Initialize
             }
             State::Backup {
@@ -386,6 +392,12 @@ impl Router {
             },
             state => state,
         }
+    }
+
+    /// Does not resume: whoever waits for it, as it may have asked, waits no longer.
+    fn give_up(&self, out: &mut Vec<Output>) {
+        out.push(Output::RemoveAddress);
+        out.push(Output::Advertise(Priority::RELEASE));
     }
 
     fn take_over(&mut self, now: Time, reason: Reason, out: &mut Vec<Output>) -> State {

@@ -1,6 +1,8 @@
 //! The little world of a scenario.
 
-use gaiola_core::vrrp::{ADDRESS_LIFETIME, Input, Output, Reason, Role, Router, Settings};
+use gaiola_core::vrrp::{
+    ADDRESS_LIFETIME, EXCHANGE_INTERVALS, Input, Output, Reason, Role, Router, Settings,
+};
 use gaiola_model::Time;
 use gaiola_model::vrrp::{Advertisement, Hello, Priority, Vrid};
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,6 +10,7 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+const INTERVAL: Duration = Duration::from_millis(100);
 const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 100));
 const DELAY: Duration = Duration::from_millis(1);
 
@@ -103,6 +106,10 @@ impl World {
             ["go_on", name] => self.step(name, Input::HoldBack(false)),
             ["settled", name] => self.say_who_settled(name),
             ["stop", ref names @ ..] => self.all(names, &Input::Stop),
+            ["exchange", name] => {
+                self.step(name, Input::Exchange);
+                self.place(name).router = None;
+            }
             ["crash", name] => {
                 self.place(name).router = None;
                 self.report(name, "crashes");
@@ -119,7 +126,11 @@ impl World {
             ["forge", name, "priority", priority] => {
                 let priority = Priority(priority.parse().expect("a priority"));
                 let forger = IpAddr::V4(Ipv4Addr::new(10, 77, 1, 99));
-                self.send_to(name, forger, Said::Advertisement(advert(priority)));
+                self.send_to(
+                    name,
+                    forger,
+                    Said::Advertisement(advert(priority, INTERVAL)),
+                );
             }
             ["end"] => {}
             _ => panic!("no such command: {words:?}"),
@@ -216,7 +227,13 @@ impl World {
                 self.place(name).address = Some(now + ADDRESS_LIFETIME);
             }
             Output::RemoveAddress => self.place(name).address = None,
-            Output::Advertise(priority) => self.send(name, Said::Advertisement(advert(priority))),
+            Output::Advertise(priority) => {
+                self.send(name, Said::Advertisement(advert(priority, INTERVAL)));
+            }
+            Output::AskForPatience(priority) => {
+                let interval = INTERVAL * EXCHANGE_INTERVALS;
+                self.send(name, Said::Advertisement(advert(priority, interval)));
+            }
             Output::SayHello => {
                 let place = self.place(name);
                 if let Some(hello) = place.router.as_ref().map(|router| router.hello(now)) {
@@ -286,11 +303,11 @@ impl World {
     }
 }
 
-fn advert(priority: Priority) -> Advertisement {
+fn advert(priority: Priority, interval: Duration) -> Advertisement {
     Advertisement {
         vrid: vrid(),
         priority,
-        interval: Duration::from_millis(100),
+        interval,
         vips: vec![VIP],
     }
 }
@@ -313,6 +330,7 @@ fn words(output: &Output) -> String {
         Output::RemoveAddress => "removes the VIP".into(),
         Output::Advertise(Priority::RELEASE) => "lets go".into(),
         Output::Advertise(priority) => format!("advertises {priority}"),
+        Output::AskForPatience(_) => "asks the others to wait".into(),
         Output::Announce => "announces".into(),
         Output::SayHello => "says hello".into(),
         Output::HoldBack => "keeps SYNs".into(),

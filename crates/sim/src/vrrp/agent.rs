@@ -33,7 +33,7 @@ impl Agent {
         }
     }
 
-    fn is_handing_over(&self) -> bool {
+    pub(super) fn is_handing_over(&self) -> bool {
         self.hand_over.iter().any(Option::is_some)
     }
 }
@@ -146,7 +146,16 @@ impl Sim {
             let told = self.nodes[n].told[vip].filter(|_| must_go);
             self.nodes[n].told[vip] = wanted.or(told);
         }
+        self.tell_who_is_around(n);
         self.attend(n)
+    }
+
+    /// As `core::topology::keeper_ways`: only a balancer that serves would take a VIP.
+    fn tell_who_is_around(&mut self, n: usize) {
+        let order = self.nodes[n].agent.order;
+        let is_heir = |other| other != n && !self.orders.is_drained(order, other);
+        let has_heir = (0..self.plan.nodes).any(is_heir);
+        self.nodes[n].set_heir(self.world.now(), has_heir);
     }
 
     pub(super) fn go_on_handing_over(

@@ -48,6 +48,9 @@ const CALM_AFTER: Duration = ms(2500);
 /// A hand-over that was begun before the faults stopped has ended by then.
 const HANDED_OVER_WITHIN: Duration = ms(3500);
 
+/// A keeper that was exchanged holds again what it held within this time.
+const EXCHANGED_WITHIN: Duration = ms(700);
+
 /// After the faults each VIP goes home, and stays there.
 const MOST_MOVES: u32 = 1;
 
@@ -69,6 +72,8 @@ pub(super) struct Checks {
     contact: Vec<[Option<Time>; 2]>,
     /// A holder was cut off from everybody after the faults.
     is_shaken: bool,
+    /// When a keeper was exchanged, after the faults.
+    exchanged_at: Option<Time>,
     /// How often each VIP has moved since the faults stopped and all routers found each other.
     moves: Vec<u32>,
     most_moves: u32,
@@ -99,6 +104,7 @@ impl Checks {
             relayed: vec![None; plan.nodes],
             contact: vec![[None; 2]; plan.nodes],
             is_shaken: false,
+            exchanged_at: None,
             yielding: vec![vec![false; plan.vips]; plan.nodes],
             moves: vec![0; plan.vips],
             most_moves: MOST_MOVES,
@@ -152,6 +158,12 @@ impl Checks {
         self.rest(now);
         self.is_shaken = true;
         self.most_moves += 2;
+    }
+
+    /// A keeper is exchanged after the faults, at a moment when each VIP is held once: none moves meanwhile.
+    pub(super) fn exchanged(&mut self, now: Time, nodes: &[Node]) {
+        self.exchanged_at = Some(now);
+        self.holders = (0..self.vips).map(|vip| holder(nodes, vip)).collect();
     }
 
     /// A fault begins or ends.
@@ -371,6 +383,12 @@ impl Checks {
     }
 
     fn check_rest(&mut self, rested: Duration, now: Time, nodes: &[Node]) -> Result<(), Violation> {
+        if self
+            .exchanged_at
+            .is_some_and(|at| now - at < EXCHANGED_WITHIN)
+        {
+            return self.check_exchange(nodes);
+        }
         for vip in 0..self.vips {
             let holder = holder(nodes, vip);
             if self.sealed && !self.preempt && self.check_move(rested, now, vip, nodes)? {
@@ -398,6 +416,20 @@ impl Checks {
                 "{rested:?} after the last fault the neighbours believe {neighbours:?}: {}",
                 picture(nodes, self.vips)
             )));
+        }
+        Ok(())
+    }
+
+    /// While a keeper is exchanged its kernel keeps what it held, and no other takes it.
+    fn check_exchange(&self, nodes: &[Node]) -> Result<(), Violation> {
+        for (vip, before) in self.holders.iter().enumerate() {
+            let having = (0..nodes.len()).filter(|n| nodes[*n].has(vip));
+            if before.is_some() && !having.eq(*before) {
+                return Err(Rule::VipRests.broken(format!(
+                    "node {before:?} held VIP {vip} before its keeper was exchanged: {}",
+                    picture(nodes, self.vips)
+                )));
+            }
         }
         Ok(())
     }

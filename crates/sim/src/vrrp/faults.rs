@@ -4,6 +4,7 @@ use super::relays::State;
 use super::{Event, Sim, ms};
 use crate::violation::Violation;
 use gaiola_core::vrrp::Input;
+use std::ops::Range;
 use std::time::Duration;
 
 impl Sim {
@@ -13,7 +14,7 @@ impl Sim {
         }
         let n = self.world.rng.usize(0..self.plan.nodes);
         let for_a_while = self.world.span(ms(20)..ms(4000));
-        let kinds = if self.relays.is_empty() { 13 } else { 17 };
+        let kinds = if self.relays.is_empty() { 15 } else { 19 };
         match self.world.rng.u32(0..kinds) {
             0 => {
                 self.nodes[n].crash();
@@ -49,27 +50,53 @@ impl Sim {
             }
             8 => self.mute(n, for_a_while),
             9 | 10 => self.operate(n),
-            11 => self.restart_agent(n),
-            13 => self.break_a_relay(for_a_while),
-            14 | 15 => {
-                let other = self.world.rng.usize(0..self.plan.nodes);
-                self.cut_link(n, other, for_a_while);
-            }
-            16 => {
-                let relay = self.world.rng.usize(0..self.plan.relays);
-                self.cut_link(n, self.place_of_relay(relay), for_a_while);
-            }
-            _ => {
+            11 | 12 => self.restart_agent(n),
+            13 => self.exchange(n, ms(1)..ms(300))?,
+            14 => {
                 let vip = self.world.rng.usize(0..self.plan.vips);
                 if self.nodes[n].runs() {
                     self.pass(n, vip, Input::Yield)?;
                     self.attend(n)?;
                 }
             }
+            15 => self.break_a_relay(for_a_while),
+            16 | 17 => {
+                let other = self.world.rng.usize(0..self.plan.nodes);
+                self.cut_link(n, other, for_a_while);
+            }
+            _ => {
+                let relay = self.world.rng.usize(0..self.plan.relays);
+                self.cut_link(n, self.place_of_relay(relay), for_a_while);
+            }
         }
         let next = self.world.span(ms(10)..self.plan.calm);
         self.world.after(next, Event::Fault);
         Ok(())
+    }
+
+    /// Another program takes a keeper's place.
+    pub(super) fn exchange(&mut self, n: usize, starts: Range<Duration>) -> Result<(), Violation> {
+        if !self.nodes[n].runs() {
+            return Ok(());
+        }
+        for vip in 0..self.plan.vips {
+            self.pass(n, vip, Input::Exchange)?;
+        }
+        self.nodes[n].crash();
+        let starts = self.world.span(starts);
+        self.world.after(starts, Event::Start(n));
+        Ok(())
+    }
+
+    /// Exchanges the keeper that holds the first VIP, once no agent hands one over.
+    pub(super) fn exchange_a_holder(&mut self) -> Result<(), Violation> {
+        if self.nodes.iter().any(|node| node.agent.is_handing_over()) {
+            self.world.after(ms(100), Event::Exchange);
+            return Ok(());
+        }
+        self.checks.exchanged(self.world.now(), &self.nodes);
+        let holder = (0..self.plan.nodes).find(|n| self.nodes[*n].is_active(0));
+        holder.map_or(Ok(()), |holder| self.exchange(holder, ms(100)..ms(300)))
     }
 
     /// A relay ends, or its server.
@@ -146,6 +173,9 @@ impl Sim {
         let unready = if may_be { unready } else { self.plan.nodes };
         (0..self.plan.nodes).for_each(|n| self.take_order(n));
         self.world.after(ms(6000), Event::Operate);
+        if self.plan.sealed && !self.plan.preempt {
+            self.world.after(ms(24_000), Event::Exchange);
+        }
         if !self.relays.is_empty() && !self.plan.preempt {
             self.world.after(ms(10_000), Event::Part);
             self.world.after(ms(15_000), Event::Join);

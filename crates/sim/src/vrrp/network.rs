@@ -1,11 +1,12 @@
 //! Packets between routers, and to the neighbours: lost, delayed, duplicated and cut in one direction.
 
-use super::{Event, INTERVAL, Sabotage, Sim, address_of, ms, us, vrid};
+use super::{Event, Sabotage, Sim, address_of, ms, us, vrid};
 use crate::violation::{Rule, Violation};
 use gaiola_core::vrrp::Input;
 use gaiola_model::vrrp::{Advertisement, Message, Priority};
 use gaiola_wire::vrrp::{self as wire, Checksum, Datagram, Endpoints, Key};
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 impl Sim {
     /// Takes a packet from another node, or a relay's datagram.
@@ -55,11 +56,17 @@ impl Sim {
         self.pass(n, vip, input)
     }
 
-    pub(super) fn advertise(&mut self, n: usize, vip: usize, priority: Priority) {
+    pub(super) fn advertise(
+        &mut self,
+        n: usize,
+        vip: usize,
+        priority: Priority,
+        interval: Duration,
+    ) {
         let advert = Advertisement {
             vrid: vrid(vip),
             priority,
-            interval: INTERVAL,
+            interval,
             vips: vec![address_of(vip)],
         };
         self.say(n, &Message::Advertisement(advert));

@@ -120,6 +120,12 @@ impl Node {
         self.freshness = Freshness::new(Stamp(1_000_000_000 + micros + wrong));
     }
 
+    /// Another balancer would take a VIP from it, or none would any more.
+    pub(super) fn set_heir(&mut self, now: Time, has_heir: bool) {
+        self.around.balancers = has_heir;
+        (self.contact).configure(self.clock.shows(now), self.around, INTERVAL);
+    }
+
     /// Input for a router whose configuration differs from it; a VIP without a router gets one.
     pub(super) fn reconfigure(
         &mut self,

@@ -23,6 +23,8 @@ pub enum Sabotage {
     RelaysNothing,
     /// A keeper holds what it holds although nobody hears it.
     HoldsWhenCutOff,
+    /// A keeper that is exchanged does not ask the others to wait.
+    LeavesUnannounced,
     /// The first balancer has another key.
     AnotherKey,
 }

@@ -17,7 +17,7 @@ fn any_plan(seed: u64) -> Plan {
         sealed: chance.bool(),
         calm: Duration::from_millis(if chance.bool() { 1500 } else { 5000 }),
         faults: Duration::from_secs(20),
-        rest: Duration::from_secs(22),
+        rest: Duration::from_secs(32),
         relays: 0,
     }
 }
@@ -28,11 +28,7 @@ impl Plan {
         match chance.usize(0..3) {
             0 => self,
             _ if !self.sealed => self,
-            relays => Self {
-                relays,
-                rest: Duration::from_secs(32),
-                ..self
-            },
+            relays => Self { relays, ..self },
         }
     }
 }
@@ -68,59 +64,56 @@ fn a_run_is_decided_by_its_seed() {
     assert_ne!(once, run(&plan(1), 2, None));
 }
 
-/// What the checkers report of sealed sites without relays in which a rule is broken on purpose.
-fn reported(sabotage: Sabotage) -> Vec<Rule> {
-    reported_in(sabotage, any_plan)
+/// Whether the checkers report that rule of a sealed site without relays in which it is broken on purpose.
+fn reports(rule: Rule, sabotage: Sabotage) -> bool {
+    reports_in(rule, sabotage, any_plan)
 }
 
-fn reported_in(sabotage: Sabotage, plan: impl Fn(u64) -> Plan) -> Vec<Rule> {
+fn reports_in(rule: Rule, sabotage: Sabotage, plan: impl Fn(u64) -> Plan) -> bool {
     let sealed = |seed| Plan {
         sealed: true,
         preempt: false,
         ..plan(seed)
     };
-    let mut rules = Vec::new();
-    for seed in 0..40 {
-        let broken = run(&sealed(seed), seed, Some(sabotage)).err();
-        let rule = broken.map(|violation| violation.rule);
-        rules.extend(rule.filter(|rule| !rules.contains(rule)));
-    }
-    rules
+    let broken = |seed| run(&sealed(seed), seed, Some(sabotage)).err();
+    (0..300)
+        .filter_map(broken)
+        .any(|broken| broken.rule == rule)
 }
 
 #[test]
 fn a_drained_balancer_that_keeps_its_vips_is_reported() {
-    assert_eq!(reported(Sabotage::KeepsWhenDrained), [Rule::VipRests]);
+    assert!(reports(Rule::VipRests, Sabotage::KeepsWhenDrained));
 }
 
 #[test]
 fn a_drained_balancer_that_drops_its_vips_is_reported() {
-    assert!(reported(Sabotage::DropsWhenDrained).contains(&Rule::VipAnswered));
+    assert!(reports(Rule::VipAnswered, Sabotage::DropsWhenDrained));
 }
 
 #[test]
 fn a_hand_over_that_answers_nobody_meanwhile_is_reported() {
-    assert_eq!(reported(Sabotage::CapturesNothing), [Rule::VipAnswered]);
+    assert!(reports(Rule::VipAnswered, Sabotage::CapturesNothing));
 }
 
 #[test]
 fn an_agent_that_leaves_a_vip_closed_is_reported() {
-    assert_eq!(reported(Sabotage::ForgetsHandOver), [Rule::VipAnswered]);
+    assert!(reports(Rule::VipAnswered, Sabotage::ForgetsHandOver));
 }
 
 #[test]
 fn a_keeper_that_keeps_what_it_lost_is_reported() {
-    assert!(reported(Sabotage::KeepsAddress).contains(&Rule::VipHeld));
+    assert!(reports(Rule::VipHeld, Sabotage::KeepsAddress));
 }
 
 #[test]
 fn a_keeper_that_does_not_have_what_it_holds_is_reported() {
-    assert_eq!(reported(Sabotage::AddsNoAddress), [Rule::VipHeld]);
+    assert!(reports(Rule::VipHeld, Sabotage::AddsNoAddress));
 }
 
 #[test]
 fn keepers_that_take_nothing_over_are_reported() {
-    assert!(reported(Sabotage::NeverTakesOver).contains(&Rule::VipRests));
+    assert!(reports(Rule::VipRests, Sabotage::NeverTakesOver));
 }
 
 #[test]
@@ -132,7 +125,7 @@ fn a_vip_that_is_offered_to_nobody_is_reported() {
         calm: Duration::from_secs(5),
         ..any_plan(seed)
     };
-    assert!(reported_in(Sabotage::Trusts, two).contains(&Rule::VipHeld));
+    assert!(reports_in(Rule::VipHeld, Sabotage::Trusts, two));
 }
 
 /// Two balancers and one relay.
@@ -141,22 +134,30 @@ fn relayed(seed: u64) -> Plan {
         nodes: 2,
         vips: 2,
         relays: 1,
-        rest: Duration::from_secs(32),
         ..plan(seed)
     }
 }
 
 #[test]
 fn a_relay_that_forwards_nothing_is_reported() {
-    assert!(reported_in(Sabotage::RelaysNothing, relayed).contains(&Rule::VipRests));
+    assert!(reports_in(Rule::VipRests, Sabotage::RelaysNothing, relayed));
 }
 
 #[test]
 fn a_balancer_that_holds_what_nobody_reaches_is_reported() {
-    assert!(reported_in(Sabotage::HoldsWhenCutOff, relayed).contains(&Rule::VipRests));
+    assert!(reports_in(
+        Rule::VipRests,
+        Sabotage::HoldsWhenCutOff,
+        relayed
+    ));
+}
+
+#[test]
+fn a_keeper_that_is_exchanged_without_a_word_is_reported() {
+    assert!(reports(Rule::VipRests, Sabotage::LeavesUnannounced));
 }
 
 #[test]
 fn what_cannot_be_read_is_reported() {
-    assert_eq!(reported(Sabotage::AnotherKey), [Rule::Readable]);
+    assert!(reports(Rule::Readable, Sabotage::AnotherKey));
 }

@@ -6,11 +6,11 @@ use super::beats::{NotServing, Verdict};
 use super::config_file::ConfigFile;
 use super::network::Network;
 use super::voice::Voice;
-use gaiola_core::vrrp::{Input, Output};
+use gaiola_core::vrrp::{EXCHANGE_INTERVALS, Input, Output};
 use gaiola_model::Time;
 use gaiola_model::keeper::{KeeperConfig, KeeperState, KeeperVip};
 use gaiola_model::schema::SCHEMA;
-use gaiola_model::vrrp::{Advertisement, Message, Vrid};
+use gaiola_model::vrrp::{Advertisement, Message, Priority, Vrid};
 use gaiola_wire::vrrp::Received;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -110,6 +110,13 @@ impl Holder {
             if self.vips.get(&vrid).is_some_and(due) {
                 self.feed(now, vrid, Input::Deadline);
             }
+        }
+    }
+
+    /// Another program is about to take this process's place: the other balancers are asked to wait for it.
+    pub(super) fn be_exchanged(&mut self, now: Time) {
+        for vrid in self.vrids() {
+            self.feed(now, vrid, Input::Exchange);
         }
     }
 
@@ -355,13 +362,12 @@ fn carry_out(
             }
         }
         Output::Advertise(priority) => {
-            let advert = Advertisement {
-                vrid: vip.settings().vrid,
-                priority,
-                interval: vip.settings().interval,
-                vips: vec![address],
-            };
-            voice.say(network, &Message::Advertisement(advert), address.is_ipv6());
+            let interval = vip.settings().interval;
+            advertise(network, vip, priority, interval, voice);
+        }
+        Output::AskForPatience(priority) => {
+            let interval = vip.settings().interval * EXCHANGE_INTERVALS;
+            advertise(network, vip, priority, interval, voice);
         }
         Output::Announce => network.announce(address),
         Output::SayHello => {
@@ -375,4 +381,21 @@ fn carry_out(
         }
     }
     true
+}
+
+fn advertise(
+    network: &Network,
+    vip: &Vip,
+    priority: Priority,
+    interval: Duration,
+    voice: &mut Voice,
+) {
+    let address = vip.virtual_address();
+    let advert = Advertisement {
+        vrid: vip.settings().vrid,
+        priority,
+        interval,
+        vips: vec![address],
+    };
+    voice.say(network, &Message::Advertisement(advert), address.is_ipv6());
 }
