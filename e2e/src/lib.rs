@@ -8,6 +8,7 @@ mod load;
 pub mod machines;
 pub mod probe;
 mod processes;
+pub mod scenarios;
 mod site;
 mod who;
 

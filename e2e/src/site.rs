@@ -112,6 +112,11 @@ impl Site {
         fs::write(path, text.replace("{run}", &run)).expect("the site's files can be written");
     }
 
+    /// Gives the site the guest book, as `bin/guestbook` and `public`.
+    pub fn put_guest_book(&self) {
+        put_guest_book(&self.folder());
+    }
+
     /// Replaces text in the site's file.
     pub fn edit(&self, from: &str, to: &str) {
         let text =
@@ -467,6 +472,21 @@ impl Drop for Site {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// Copies the guest book and its pages to a site's directory.
+pub(crate) fn put_guest_book(folder: &Path) {
+    let public = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/guestbook/public");
+    for part in ["bin", "public"] {
+        fs::create_dir_all(folder.join(part)).expect("a folder is made");
+    }
+    for file in fs::read_dir(public).expect("the guest book has pages") {
+        let file = file.expect("its folder is read");
+        let copy = folder.join("public").join(file.file_name());
+        fs::copy(file.path(), copy).expect("a page is copied");
+    }
+    let program = folder.join("bin/guestbook");
+    fs::copy(binaries::guest_book(), program).expect("the guest book is copied");
 }
 
 /// Copies the environment and directory of one command to another.

@@ -10,7 +10,7 @@ use gaiola_model::config::{Drill, DrillWrite};
 use serde_json::{Value, json};
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 use tokio::task::LocalSet;
 
@@ -89,7 +89,20 @@ impl Client {
         rate: u32,
         sockets: u32,
     ) -> io::Result<Self> {
-        let mut command = rack.command(machines())?;
+        Self::start_by(rack.command(machines())?, door, rate, sockets)
+    }
+
+    /// The same from this host.
+    pub(crate) fn beside(door: SocketAddr, rate: u32) -> io::Result<Self> {
+        Self::start_by(Command::new(machines()), door, rate, 0)
+    }
+
+    fn start_by(
+        mut command: Command,
+        door: SocketAddr,
+        rate: u32,
+        sockets: u32,
+    ) -> io::Result<Self> {
         let (door, rate, sockets) = (door.to_string(), rate.to_string(), sockets.to_string());
         command.args(["load", &door, &rate, &sockets]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());

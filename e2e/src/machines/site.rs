@@ -2,12 +2,11 @@
 
 use super::{Client, Image, Machines};
 use crate::binaries;
-use crate::site::{Ran, run};
+use crate::site::{Ran, put_guest_book, run};
 use serde_json::Value;
 use std::fs;
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -31,16 +30,7 @@ impl MachineSite {
     pub fn start(name: &str, count: u8, image: Image) -> Option<Self> {
         let machines = Machines::start(name, count, image)?;
         let folder = tempfile::tempdir().expect("a temporary directory is made");
-        let public = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/guestbook/public");
-        fs::create_dir_all(folder.path().join("bin")).expect("a folder is made");
-        fs::create_dir_all(folder.path().join("public")).expect("a folder is made");
-        for file in fs::read_dir(public).expect("the guest book has pages") {
-            let file = file.expect("its folder is read");
-            let copy = folder.path().join("public").join(file.file_name());
-            fs::copy(file.path(), copy).expect("a page is copied");
-        }
-        let program = folder.path().join("bin/guestbook");
-        fs::copy(binaries::guest_book(), program).expect("the guest book is copied");
+        put_guest_book(folder.path());
         Some(Self { machines, folder })
     }
 
@@ -59,7 +49,29 @@ impl MachineSite {
              release = \"bin/guestbook migrate\"\nhealth = \"/up\"\n\
              [database]\nservers = {database:?}\n{more}"
         );
-        fs::write(self.folder.path().join("gaiola.toml"), text).expect("the file is written");
+        self.write_file("gaiola.toml", &text);
+    }
+
+    /// Writes another file of the site.
+    pub fn write_file(&self, name: &str, text: &str) {
+        fs::write(self.folder.path().join(name), text).expect("the file is written");
+    }
+
+    /// Replaces text in the site's file.
+    ///
+    /// # Panics
+    /// If it is not there.
+    #[track_caller]
+    pub fn edit(&self, from: &str, to: &str) {
+        let path = self.folder.path().join("gaiola.toml");
+        let text = fs::read_to_string(&path).expect("the file is read");
+        assert!(text.contains(from), "{from:?} is not in the file");
+        self.write_file("gaiola.toml", &text.replace(from, to));
+    }
+
+    /// Where a client outside finds a page.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{DOOR}{path}")
     }
 
     /// Runs `gaiola ARGS` beside the file.

@@ -11,6 +11,7 @@ mod open;
 mod python;
 mod refusals;
 mod release;
+mod scenarios;
 mod takeover;
 mod tls;
 mod versions;

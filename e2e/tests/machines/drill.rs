@@ -47,7 +47,7 @@ fn machines_are_drilled_and_lose_no_acknowledged_write() {
 
 /// Runs a drill that must pass, and leave nothing behind.
 #[track_caller]
-fn drilled(site: &MachineSite, what: &[&str]) -> Value {
+pub(crate) fn drilled(site: &MachineSite, what: &[&str]) -> Value {
     let arguments = [&["drill", "--json"], what].concat();
     let ran = site.gaiola(&arguments);
     println!("{what:?}: {}\n{}", ran.stdout, ran.stderr);
@@ -55,8 +55,8 @@ fn drilled(site: &MachineSite, what: &[&str]) -> Value {
     assert_eq!(ran.code, 0, "{ran:#?}");
     assert!(report["acknowledged"].as_u64() > Some(0), "{report:#}");
     assert_eq!(report["lost"], 0, "{report:#}");
-    for machine in ["m1", "m2", "m3"] {
-        assert_eq!(left(site, machine), "null", "{machine}");
+    for machine in site.machines().names() {
+        assert_eq!(left(site, &machine), "null", "{machine}");
     }
     report
 }

@@ -2,11 +2,13 @@
 //! to build, so `make test` leaves it out.
 
 mod drill;
+mod eight;
 mod ends;
 mod faults;
 mod guests;
 mod replace;
 mod roll;
+mod scenarios;
 mod split;
 
 use gaiola_e2e::Ran;

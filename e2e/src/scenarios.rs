@@ -1,0 +1,178 @@
+//! What holds for a site whatever provides its servers: one list, played on the lab and on machines.
+//!
+//! The site is the guest book on at least two servers of each tier, with room for a third web server.
+
+mod stages;
+
+use crate::machines::Seen;
+use crate::site::Ran;
+use serde_json::Value;
+
+/// A site that scenarios are played on.
+pub trait Stage {
+    /// Runs `gaiola ARGS` beside the site's file.
+    fn gaiola(&self, args: &[&str]) -> Ran;
+
+    /// Replaces text in the site's file.
+    fn edit(&self, from: &str, to: &str);
+
+    /// Writes another file of the site.
+    fn write(&self, name: &str, text: &str);
+
+    /// Does `work` under pages, reads and writes.
+    fn under_load(&self, work: &mut dyn FnMut()) -> Seen;
+
+    /// The body of a page, as a client outside gets it.
+    fn page(&self, path: &str) -> String;
+}
+
+impl dyn Stage + '_ {
+    fn up(&self) -> Ran {
+        self.gaiola(&["up", "-d"])
+    }
+
+    fn status(&self) -> Value {
+        let ran = self.gaiola(&["status", "--json"]);
+        serde_json::from_str(&ran.stdout).unwrap_or_default()
+    }
+
+    #[track_caller]
+    fn is_whole(&self) {
+        let ran = self.gaiola(&["status", "--json"]);
+        assert_eq!(ran.code, 0, "{ran:#?}");
+    }
+
+    /// The names of a tier's servers.
+    fn servers(&self, tier: &str) -> Vec<String> {
+        let status = self.status();
+        let servers = status["servers"].as_array().cloned().unwrap_or_default();
+        let of_tier = servers.iter().filter(|server| server["tier"] == tier);
+        let names = of_tier.filter_map(|server| Some(server["name"].as_str()?.to_string()));
+        names.collect()
+    }
+}
+
+/// A scenario: it begins and ends with a site that is whole.
+pub type Scenario = fn(&dyn Stage);
+
+/// All of them, in the order in which they are played.
+pub const ALL: [(&str, Scenario); 8] = [
+    ("a second up changes nothing", changes_nothing),
+    ("a tier is scaled", scales),
+    ("servers are drained", drains),
+    ("a release rolls through", releases),
+    ("a release that cannot start is given up", gives_up),
+    ("commands reach the servers", reaches),
+    ("what cannot be done is said", refuses),
+    ("a command rolls over the servers", rolls),
+];
+
+/// What was written is there after everything was stopped. The last one, since nothing is served meanwhile.
+pub fn stops(stage: &dyn Stage) {
+    let seen = stage.under_load(&mut || {});
+    seen.assert_nothing_failed();
+    let before = stage.page("/api/entries");
+    assert!(before.contains("drill"), "{before}");
+    stage.gaiola(&["down"]).expect(0, &[]);
+    stage.gaiola(&["status"]).expect(3, &[]);
+    stage.up().expect(0, &[]);
+    stage.is_whole();
+    let entries = |page: &str| {
+        let page: Value = serde_json::from_str(page).unwrap_or_default();
+        page["entries"].clone()
+    };
+    assert_eq!(entries(&stage.page("/api/entries")), entries(&before));
+}
+
+fn changes_nothing(stage: &dyn Stage) {
+    stage.up().expect(0, &["nothing to change"]);
+}
+
+fn scales(stage: &dyn Stage) {
+    let before = stage.servers("web");
+    let more = format!("web={}", before.len() + 1);
+    let fewer = format!("web={}", before.len());
+    let seen = stage.under_load(&mut || {
+        stage.gaiola(&["scale", &more]).expect(0, &[]);
+        assert_eq!(stage.servers("web").len(), before.len() + 1);
+        stage.gaiola(&["scale", &fewer]).expect(0, &[]);
+    });
+    seen.assert_nothing_failed();
+    assert_eq!(stage.servers("web"), before);
+    stage.is_whole();
+}
+
+fn drains(stage: &dyn Stage) {
+    let seen = stage.under_load(&mut || {
+        for server in ["web1", "app2", "lb1"] {
+            stage.gaiola(&["drain", server]).expect(0, &[]);
+            stage.gaiola(&["undrain", server]).expect(0, &[]);
+        }
+    });
+    seen.assert_nothing_failed();
+    stage.is_whole();
+}
+
+fn releases(stage: &dyn Stage) {
+    stage.write("public/new.html", "a new page\n");
+    let seen = stage.under_load(&mut || _ = stage.up().expect(0, &[]));
+    seen.assert_nothing_failed();
+    for _ in 0..10 {
+        assert_eq!(stage.page("/new.html"), "a new page\n");
+    }
+}
+
+fn gives_up(stage: &dyn Stage) {
+    let release = stage.status()["release"].clone();
+    stage.edit("run = \"bin/guestbook\"", "run = \"bin/missing\"");
+    let seen = stage.under_load(&mut || _ = stage.up().expect(1, &["bin/missing"]));
+    seen.assert_nothing_failed();
+    stage.edit("run = \"bin/missing\"", "run = \"bin/guestbook\"");
+    stage.up().expect(0, &[]);
+    stage.is_whole();
+    assert!(!release.is_null(), "the status has a release");
+}
+
+fn reaches(stage: &dyn Stage) {
+    let ran = stage.gaiola(&["exec", "app1", "--", "sh", "-c", "echo here; exit 7"]);
+    assert_eq!((ran.code, ran.stdout.trim()), (7, "here"), "{ran:#?}");
+    stage.gaiola(&["logs", "app1"]).expect(0, &["serves on"]);
+    stage.gaiola(&["events"]).expect(0, &["app1"]);
+    stage.gaiola(&["plan"]).expect(0, &["nothing to change"]);
+    stage.gaiola(&["check"]).expect(0, &[]);
+}
+
+fn refuses(stage: &dyn Stage) {
+    let refused = [
+        (&["drain", "web9"][..], "web9"),
+        (&["scale", "cache=2"], "cache"),
+        (&["exec", "db9", "--", "true"], "db9"),
+        (&["drill", "kill", "web9"], "web9"),
+        (&["roll", "web9", "--", "true"], "web9"),
+    ];
+    for (args, word) in refused {
+        let ran = stage.gaiola(args);
+        assert!(
+            ran.code != 0 && ran.stderr.contains(word),
+            "{args:?}: {ran:#?}"
+        );
+    }
+    stage.is_whole();
+}
+
+fn rolls(stage: &dyn Stage) {
+    let seen = stage.under_load(&mut || {
+        let roll = [
+            "roll",
+            "web",
+            "app",
+            "--",
+            "sh",
+            "-c",
+            "echo it is its turn",
+        ];
+        stage.gaiola(&roll).expect(0, &["it is its turn"]);
+    });
+    seen.assert_nothing_failed();
+    stage.is_whole();
+}
