@@ -136,7 +136,9 @@ fn gives_up(stage: &dyn Stage) {
 fn reaches(stage: &dyn Stage) {
     let ran = stage.gaiola(&["exec", "app1", "--", "sh", "-c", "echo here; exit 7"]);
     assert_eq!((ran.code, ran.stdout.trim()), (7, "here"), "{ran:#?}");
-    stage.gaiola(&["logs", "app1"]).expect(0, &["serves on"]);
+    stage
+        .gaiola(&["logs", "-n", "app1"])
+        .expect(0, &["serves on"]);
     stage.gaiola(&["events"]).expect(0, &["app1"]);
     stage.gaiola(&["plan"]).expect(0, &["nothing to change"]);
     stage.gaiola(&["check"]).expect(0, &[]);

@@ -119,9 +119,9 @@ impl RollOutStep<'_> {
         }
     }
 
-    /// Drains what the operator drained, but never the last healthy server of a tier.
+    /// Drains what the operator drained, but never the last healthy server of a tier. Database servers go first.
     pub(super) fn drain_for_operator(&mut self) {
-        for server in &self.desired.drained {
+        for server in self.desired.drained.iter().rev() {
             let server = *server;
             if !self.wants(server) || !topology::serves(&self.plan, server) {
                 continue;
@@ -132,11 +132,32 @@ impl RollOutStep<'_> {
                     server,
                     format!("to drain {server}: no other {section} server would serve"),
                 );
-            } else if server.tier != Tier::Database || self.may_move_database(server) {
+            } else if self.may_drain_now(server) {
                 self.set_phase(server, Phase::Drain);
                 self.report(server, format!("{server} is drained"));
             }
         }
+    }
+
+    fn may_drain_now(&mut self, server: ServerName) -> bool {
+        match server.tier {
+            Tier::Balancer => self.writes_go_on(server),
+            Tier::Web | Tier::App => true,
+            Tier::Database => self.may_move_database(server),
+        }
+    }
+
+    /// Whether no primary is being replaced: writes wait for that at the balancers, and a VIP that moves meanwhile breaks them off.
+    fn writes_go_on(&mut self, balancer: ServerName) -> bool {
+        let moving = self.drained_databases().find(|server| {
+            let just_begun = topology::serves(self.view.placement, *server);
+            just_begun || !self.has_switched_over(*server)
+        });
+        if let Some(moving) = moving {
+            let why = format!("to drain {balancer}: {moving} gives up its role first");
+            self.wait(balancer, why);
+        }
+        moving.is_none()
     }
 
     fn others_serve(&self, server: ServerName) -> bool {
@@ -153,7 +174,7 @@ impl RollOutStep<'_> {
     }
 
     /// Starts draining servers to be removed: the highest numbers first, all that can be spared together, but database
-    /// servers one at a time, and nothing while instances are being replaced.
+    /// servers one at a time and before balancers, and nothing while instances are being replaced.
     pub(super) fn remove_servers(&mut self) {
         let leaving: Vec<ServerName> = self.leaving().collect();
         if leaving.is_empty() {
@@ -164,7 +185,7 @@ impl RollOutStep<'_> {
         }
         for server in leaving {
             let may_leave = match server.tier {
-                Tier::Balancer => self.may_spare_balancer(server),
+                Tier::Balancer => self.may_spare_balancer(server) && self.writes_go_on(server),
                 Tier::Web => self.may_spare_web(server),
                 Tier::App => true,
                 Tier::Database => self.may_spare_database(server),
@@ -185,7 +206,8 @@ impl RollOutStep<'_> {
         // If the whole database tier is removed the primary leaves last: no need to move it first.
         leaving.sort_by_key(|server| {
             let last = gives_up_database && Some(*server) == primary;
-            (server.tier, last, std::cmp::Reverse(server.number))
+            let tier = std::cmp::Reverse(server.tier);
+            (tier, last, std::cmp::Reverse(server.number))
         });
         leaving.into_iter()
     }
@@ -301,13 +323,16 @@ impl RollOutStep<'_> {
 
     /// A database server whose drain is not finished, in words.
     pub(super) fn database_in_motion(&self) -> Option<String> {
-        let mut drained = topology::servers_of(&self.plan, Tier::Database)
-            .filter(|server| !topology::serves(&self.plan, *server));
-        let moving = drained.find(|server| {
+        let moving = self.drained_databases().find(|server| {
             let just_begun = topology::serves(self.view.placement, *server);
             just_begun || !self.wants(*server) || !self.has_switched_over(*server)
         });
         moving.map(|server| format!("{server} is being drained"))
+    }
+
+    fn drained_databases(&self) -> impl Iterator<Item = ServerName> {
+        let servers = topology::servers_of(&self.plan, Tier::Database);
+        servers.filter(|server| !topology::serves(&self.plan, *server))
     }
 
     /// Whether a database server drained by the operator has switched over.
