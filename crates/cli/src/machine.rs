@@ -13,7 +13,7 @@ use gaiola_control::provider::machine::{boot, harm};
 use gaiola_model::SiteName;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 
 /// The largest document that is read.
 const LARGEST: u64 = 1 << 20;
@@ -48,12 +48,23 @@ pub(crate) fn machine(command: &Machine) -> anyhow::Result<Exit> {
 
 /// How a client on this machine enters the site's database.
 fn database(site: &SiteName) -> anyhow::Result<DatabaseAccess> {
-    let secrets: Secrets = read_document(&State::of(site).secrets())
-        .context("cannot read the database's passwords")?;
+    let secrets = passwords(&State::of(site)).context("cannot read the database's passwords")?;
     Ok(DatabaseAccess {
         psql: find_tools()?.postgres_bin.join("psql"),
         password: secrets.site.reveal().into(),
     })
+}
+
+/// The database's passwords: the site's own copy, which is on the machines with a member of the store, or that of a server here.
+fn passwords(state: &State) -> io::Result<Secrets> {
+    let own = read_document(&state.secrets());
+    if !matches!(&own, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+        return own;
+    }
+    let servers = std::fs::read_dir(state.servers())?;
+    let copies = servers.flatten().map(|it| it.path().join("secrets.json"));
+    let copy = copies.into_iter().find(|copy| copy.exists());
+    copy.map_or(own, |copy| read_document(&copy))
 }
 
 /// The document on standard input.

@@ -74,7 +74,7 @@ fn it_changes_nothing_again(site: &MachineSite) {
 const USED: &str = "pss=0; ticks=0; for exe in /proc/[0-9]*/exe; do \
      case \"$(readlink $exe)\" in /opt/gaiola/*) ;; *) continue;; esac; of=${exe%exe}; \
      kb=$(grep '^Pss:' $of/smaps_rollup | tr -dc 0-9); pss=$((pss + kb)); \
-     set -- $(sed 's/.*) //' $of/stat); ticks=$((ticks + $12 + $13)); done; \
+     set -- $(sed 's/.*) //' $of/stat); ticks=$((ticks + ${12} + ${13})); done; \
      echo $((pss / 1024)) $((ticks * 1000 / $(getconf CLK_TCK)))";
 
 /// What Gaiola's processes need on each machine while nobody uses the site.
