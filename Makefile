@@ -15,6 +15,7 @@ up:
 
 test:
 	scripts/setup test
+	[ "$$(id -u)" != 0 ] || scripts/setup machines
 	scripts/test $(TESTS)
 
 check:

@@ -16,6 +16,28 @@ pub(crate) fn gaiola() -> PathBuf {
     path
 }
 
+/// What machines are given: `GAIOLA_BIN`, or [`gaiola`] without its debugging symbols, which are most of an unoptimised program and
+/// would be copied to each of them.
+pub(crate) fn gaiola_for_machines() -> PathBuf {
+    if std::env::var_os("GAIOLA_BIN").is_some() {
+        return gaiola();
+    }
+    let whole = gaiola();
+    let path = whole.with_file_name("gaiola-for-machines");
+    if changed(&path) < changed(&whole) {
+        // Another test may do the same.
+        let fresh = path.with_extension(std::process::id().to_string());
+        let mut strip = Command::new("strip");
+        let status = strip.arg("-o").arg(&fresh).arg(&whole).status();
+        assert!(
+            status.is_ok_and(|status| status.success()),
+            "strip (binutils) fails"
+        );
+        std::fs::rename(&fresh, &path).expect("it is in the same folder");
+    }
+    path
+}
+
 /// The same program, built to call itself one schema newer.
 pub(crate) fn next() -> PathBuf {
     let path = folder().join("gaiola-next");

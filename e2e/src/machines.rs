@@ -8,6 +8,7 @@ mod apt_cache;
 mod boot;
 mod cgroup;
 mod client;
+pub mod cloud;
 mod disk;
 mod holder;
 mod image;
@@ -24,7 +25,7 @@ pub use holder::internal;
 pub use image::Image;
 pub use network::{MOST, OPERATOR, address};
 pub use rack::{BY_HAND, Rack};
-pub use site::MachineSite;
+pub use site::{CloudApi, MachineSite};
 pub use sockets::Sockets;
 
 use crate::Ran;
@@ -169,7 +170,7 @@ impl Machines {
     /// `gaiola ARGS` on the operator's host, to be started. Its `ssh` leads to the machines by their names.
     #[track_caller]
     pub fn gaiola(&self, args: &[&str]) -> Command {
-        let mut command = self.command(crate::binaries::gaiola());
+        let mut command = self.command(crate::binaries::gaiola_for_machines());
         command.args(args);
         command
     }

@@ -1,6 +1,8 @@
 //! Real Debian machines by hand: `machines` without arguments prints its usage.
 
-use gaiola_e2e::machines::{BY_HAND, Image, MOST, Rack, address, impossible, internal, load};
+use gaiola_e2e::machines::{
+    BY_HAND, Image, MOST, Rack, address, cloud, impossible, internal, load,
+};
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
@@ -13,6 +15,7 @@ machines on NAME [bare|prepared]     switch a machine on, a new one too
 machines off|crash|reboot NAME       stop it in order; cut its power; restart it
 machines cable NAME up|down          plug its cable in; pull it
 machines cloud on|off                a network as clouds have it: no multicast, no source but a machine's own address
+machines run machines api             a cloud's network, and an API that moves addresses in it, at 10.78.0.1:8099
 machines ssh [OPTION...] NAME [COMMAND...]
 machines run COMMAND...              a command on the operator's host, 10.78.0.1, where `ssh m1` leads to a machine
 machines shell NAME COMMAND...       a command on a machine, without ssh
@@ -62,6 +65,7 @@ fn by_hand(rack: &Rack, words: &[&str]) -> Option<io::Result<()>> {
         ["reboot", name] => rack.reboot(name),
         ["cable", name, end @ ("up" | "down")] => rack.cable(name, end == "up"),
         ["cloud", end @ ("on" | "off")] => rack.cloud(end == "on"),
+        ["api"] => cloud::serve(),
         ["ssh", ref args @ ..] => replace(rack.command("ssh"), args),
         ["run", program, ref args @ ..] => replace(rack.command(program), args),
         ["shell", name, program, ref args @ ..] => replace(rack.shell(name, program), args),

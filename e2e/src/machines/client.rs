@@ -79,7 +79,7 @@ impl Seen {
 
 /// A client that runs until it is asked what it saw.
 #[derive(Debug)]
-pub struct Client(Child);
+pub struct Client(Helper);
 
 impl Client {
     /// Sends pages, reads and writes of the guest book to this door, in turn, and keeps WebSockets open.
@@ -105,15 +105,7 @@ impl Client {
     ) -> io::Result<Self> {
         let (door, rate, sockets) = (door.to_string(), rate.to_string(), sockets.to_string());
         command.args(["load", &door, &rate, &sockets]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut client = Self(command.spawn()?);
-        let mut line = [0; SENDS.len()];
-        let output = client.0.stdout.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
-        output.read_exact(&mut line)?;
-        if line != *SENDS.as_bytes() {
-            return Err(io::Error::other("the load says something else first"));
-        }
-        Ok(client)
+        Ok(Self(Helper::start(command, SENDS)?))
     }
 
     /// Ends it.
@@ -122,16 +114,35 @@ impl Client {
     /// If it does not say what it saw.
     #[track_caller]
     pub fn end(mut self) -> Seen {
-        drop(self.0.stdin.take());
+        drop(self.0.0.stdin.take());
         let mut said = Vec::new();
-        let mut output = self.0.stdout.take().expect("it is piped");
+        let mut output = self.0.0.stdout.take().expect("it is piped");
         output.read_to_end(&mut said).expect("its output is read");
         let said = serde_json::from_slice(&said).unwrap_or_default();
         Seen::read(&said).expect("it says what it saw")
     }
 }
 
-impl Drop for Client {
+/// A process that runs beside a test, and ends with it.
+#[derive(Debug)]
+pub(super) struct Helper(Child);
+
+impl Helper {
+    /// Starts it, and waits for the line that it prints first.
+    pub(super) fn start(mut command: Command, says: &str) -> io::Result<Self> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut helper = Self(command.spawn()?);
+        let mut line = vec![0; says.len()];
+        let output = helper.0.stdout.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        output.read_exact(&mut line)?;
+        if line != says.as_bytes() {
+            return Err(io::Error::other("it says something else first"));
+        }
+        Ok(helper)
+    }
+}
+
+impl Drop for Helper {
     fn drop(&mut self) {
         // It may have ended already.
         let _ = self.0.kill();

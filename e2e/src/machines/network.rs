@@ -1,9 +1,10 @@
 //! The rack's network: a bridge, 10.78.0.0/24, a cable to each machine, and the ways in which a cloud's network differs.
 
-use super::Image;
 use super::programs::{self, Tried as _};
 use super::rack::Rack;
+use super::{Image, cloud};
 use gaiola_os::netlink::{Lifetime, Netlink};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -106,7 +107,11 @@ impl Rack {
     /// # Errors
     /// Where the rack is not up.
     pub fn cloud(&self, on: bool) -> io::Result<()> {
-        let rules = if on { cloud_rules() } else { String::new() };
+        let rules = if on {
+            cloud::rules(&BTreeMap::new())
+        } else {
+            String::new()
+        };
         let rules = format!("table bridge cloud\ndelete table bridge cloud\n{rules}");
         // nft is the image's: this host may have none.
         let mut nft = Command::new("nsenter");
@@ -164,26 +169,6 @@ fn greeting(address: SocketAddr) -> io::Result<[u8; 4]> {
     let mut greeting = [0; 4];
     stream.read_exact(&mut greeting)?;
     Ok(greeting)
-}
-
-/// By name, so that they hold for a machine that is switched on later.
-fn cloud_rules() -> String {
-    let mut rules = String::from(
-        "table bridge cloud {\n chain from_machines {\n  type filter hook prerouting priority -300; policy accept;\n",
-    );
-    for number in 1..=MOST {
-        let (cable, address) = (cable(&format!("m{number}")), 10 + number);
-        let _ = writeln!(
-            rules,
-            "  iifname {cable} arp saddr ip != 10.78.0.{address} counter drop"
-        );
-        let _ = writeln!(
-            rules,
-            "  iifname {cable} ip saddr != 10.78.0.{address} counter drop"
-        );
-    }
-    rules.push_str("  iifname \"vb-*\" meta pkttype multicast counter drop\n }\n}\n");
-    rules
 }
 
 #[cfg(test)]

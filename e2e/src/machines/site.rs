@@ -1,5 +1,6 @@
 //! The guest book on machines, brought up by an operator's `gaiola`.
 
+use super::client::Helper;
 use super::{Client, Image, Machines};
 use crate::binaries;
 use crate::site::{Ran, put_guest_book, run};
@@ -14,6 +15,10 @@ use tempfile::TempDir;
 const DOOR: &str = "10.78.0.100:80";
 /// The longest that a command may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(420);
+
+/// A cloud's API beside a site.
+#[derive(Debug)]
+pub struct CloudApi(#[expect(dead_code, reason = "dropping it ends the API")] Helper);
 
 /// Machines, and a site's file that names them.
 #[derive(Debug)]
@@ -96,7 +101,7 @@ impl MachineSite {
     pub fn other_gaiola(&self, args: &[&str]) -> Ran {
         let folder = tempfile::tempdir().expect("a temporary directory is made");
         let program = folder.path().join("gaiola");
-        fs::copy(binaries::gaiola(), &program).expect("the program is copied");
+        fs::copy(binaries::gaiola_for_machines(), &program).expect("the program is copied");
         let mut file = fs::File::options().append(true).open(&program);
         let opened = file.as_mut().expect("the copy is opened");
         opened.write_all(b"x").expect("the copy is written");
@@ -126,6 +131,17 @@ impl MachineSite {
     #[track_caller]
     pub fn is_healthy(&self) -> bool {
         self.gaiola(&["status", "--json"]).code == 0
+    }
+
+    /// A cloud's API, which ends when this is dropped. The network is a cloud's from now on.
+    ///
+    /// # Panics
+    /// If it does not serve.
+    #[track_caller]
+    pub fn cloud(&self) -> CloudApi {
+        let mut command = self.machines.command(binaries::machines());
+        command.arg("api");
+        CloudApi(Helper::start(command, "serves\n").expect("the API serves"))
     }
 
     /// A client that sends requests until it is asked what it saw.

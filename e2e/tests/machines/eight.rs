@@ -24,10 +24,11 @@ body = '{"author": "drill", "text": "{id}"}'
 look_up = "/api/entries/{id}"
 "#;
 
+/// `holder`: the balancer that has the VIP.
 const HARMS: [&str; 8] = [
-    "kill lb1/proxy",
-    "power lb1",
-    "kill lb1/keeper",
+    "kill holder/proxy",
+    "power holder",
+    "kill holder/keeper",
     "power web1",
     "power app1",
     "kill primary/postgres",
@@ -49,6 +50,31 @@ fn eight_machines_rest_restart_and_are_harmed() {
     it_rests(&site);
     every_machine_restarts(&site);
     harms(&site);
+}
+
+#[test]
+#[ignore = "make machines runs it"]
+fn eight_machines_are_upgraded_under_open_websockets() {
+    const SOCKETS: u32 = 200;
+    let Some(site) = MachineSite::start("newer", 8, Image::Prepared) else {
+        return;
+    };
+    site.write(TIERS, "");
+    site.up();
+    let client = site.client_with(RATE, SOCKETS);
+    let begun = Instant::now();
+    site.other_gaiola(&["upgrade"]).expect(0, &[]);
+    let took = begun.elapsed();
+    let seen = client.end();
+    println!("eight machines upgraded within {took:?}: {seen:?}");
+    seen.assert_nothing_failed();
+    let sockets = &seen.sockets;
+    assert_eq!(sockets.opened, u64::from(SOCKETS), "{sockets:?}");
+    assert!(
+        sockets.broken.is_empty() && sockets.refused.is_empty(),
+        "{sockets:?}"
+    );
+    assert!(site.is_healthy());
 }
 
 #[test]
@@ -122,7 +148,8 @@ fn harms(site: &MachineSite) {
     let mut rows = Vec::new();
     for harm in HARMS {
         for run in 1..=runs {
-            let words: Vec<&str> = harm.split(' ').collect();
+            let harm_now = harm.replace("holder", &holder(site));
+            let words: Vec<&str> = harm_now.split(' ').collect();
             let report = drilled(site, &words);
             rows.push(format!("{harm:<24} {run:>3} {}", row(&report)));
         }
@@ -132,6 +159,18 @@ fn harms(site: &MachineSite) {
         "harm"
     );
     println!("{}", rows.join("\n"));
+}
+
+/// The balancer that has a VIP.
+fn holder(site: &MachineSite) -> String {
+    let status = site.status();
+    let mut servers = status["servers"].as_array().into_iter().flatten();
+    let holds = |server: &&Value| {
+        let vips = server["vips"].as_array();
+        vips.is_some_and(|vips| !vips.is_empty())
+    };
+    let holder = servers.find(holds).and_then(|it| it["name"].as_str());
+    holder.expect("one holds it").to_string()
 }
 
 /// The worst outage of any kind of request in milliseconds, failed pages, reads and writes, all requests, lost writes.

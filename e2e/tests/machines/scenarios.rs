@@ -1,10 +1,9 @@
-//! What holds for a site in the lab too.
+//! What holds for a site in the lab too. The only test on machines that `make test` has.
 
 use gaiola_e2e::machines::{Image, MachineSite};
 use gaiola_e2e::scenarios::{ALL, Stage, stops};
 
 #[test]
-#[ignore = "make machines runs it"]
 fn what_holds_in_the_lab_holds_on_machines() {
     let Some(site) = MachineSite::start("scenarios", 4, Image::Prepared) else {
         return;
