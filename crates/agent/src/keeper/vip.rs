@@ -88,6 +88,13 @@ pub fn run(args: VipArgs) -> Result<(), KeeperError> {
     Ok(())
 }
 
+/// What woke a keeper.
+#[derive(Clone, Copy, Debug, Default)]
+struct Woken {
+    by_signal: bool,
+    by_config: bool,
+}
+
 struct Keeper {
     started: Instant,
     termination: Termination,
@@ -104,15 +111,17 @@ impl Keeper {
     ///
     /// Input is handled before deadlines, so that a keeper that was frozen first reads what it missed.
     fn turn(&mut self) -> io::Result<bool> {
-        self.sleep()?;
+        let woken = self.sleep()?;
         let now = self.now();
-        self.stopping |= self.termination.came();
-        if self.hang_up.came() && !self.stopping {
+        self.stopping |= woken.by_signal && self.termination.came();
+        if woken.by_signal && self.hang_up.came() && !self.stopping {
             self.holder.be_exchanged(now);
             let error = be_replaced();
             tracing::error!(%error, "the program that is to take this one's place cannot be run");
         }
-        if let Some(config) = self.config.changed() {
+        if (woken.by_config || self.config.is_unread())
+            && let Some(config) = self.config.changed()
+        {
             self.holder.configure(now, config);
         }
         self.workers.read(now);
@@ -122,7 +131,9 @@ impl Keeper {
         Ok(self.stopping && self.holder.is_released())
     }
 
-    fn sleep(&self) -> io::Result<()> {
+    /// Sleeps until something happens, and says what of that is rare: most often heartbeats and messages arrive, which are read in
+    /// every turn.
+    fn sleep(&self) -> io::Result<Woken> {
         let now = self.now();
         let until = [
             self.holder.next_deadline(now),
@@ -144,9 +155,15 @@ impl Keeper {
             .collect();
         let span = Timespec::try_from(span).expect("half a second fits");
         match poll(&mut waits, Some(&span)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => return Ok(Woken::default()),
+            Err(error) => return Err(error.into()),
         }
+        let is_ready = |at: usize| !waits[at].revents().is_empty();
+        Ok(Woken {
+            by_signal: is_ready(0) || is_ready(1),
+            by_config: is_ready(2),
+        })
     }
 
     fn now(&self) -> Time {

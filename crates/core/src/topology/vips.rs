@@ -182,8 +182,9 @@ pub struct KeeperWays {
     pub relays: Vec<SocketAddr>,
 }
 
-/// The most relays: enough that some are in another rack than the one that fails.
-const MOST_RELAYS: usize = 8;
+/// The most relays. Each is asked every interval by every balancer, so more would cost all of them more than they add: with three, on
+/// machines of their own, two may be lost.
+const MOST_RELAYS: usize = 3;
 
 /// How the keeper of this balancer reaches the others; `None`: it is no balancer of the placement.
 ///

@@ -71,6 +71,11 @@ impl ConfigFile {
             .ok()
     }
 
+    /// Whether it was not read yet.
+    pub(super) const fn is_unread(&self) -> bool {
+        self.unread
+    }
+
     /// What is wrong with the file.
     pub(super) fn problem(&self) -> Option<&ConfigFileError> {
         self.problem.as_ref()
