@@ -1,4 +1,5 @@
-//! An HTTP proxy for the machines' apt: packages of the mirrors that this host installs from, and nothing else. It keeps them.
+//! An HTTP proxy for the machines' apt: packages of the mirrors that this host installs from, and nothing else. It keeps them. For their
+//! pip it is a mirror with the packages that the prepared image was built from.
 
 use super::network::{APT_CACHE_PORT, OPERATOR};
 use super::programs::Tried as _;
@@ -16,6 +17,9 @@ const LIMIT: Duration = Duration::from_secs(120);
 const LONGEST_HEAD: u64 = 64 * 1024;
 /// Fields of a request that go on to the mirror.
 const FORWARDED: [&str; 4] = ["if-modified-since", "if-range", "range", "user-agent"];
+
+/// Where pip finds packages.
+pub(crate) const WHEELS: &str = "/wheels/";
 
 struct Cache {
     /// The mirrors' hosts.
@@ -72,6 +76,10 @@ impl Cache {
             let target = head[0]
                 .strip_prefix("GET ")
                 .and_then(|rest| rest.split(' ').next());
+            if let Some(name) = target.and_then(|target| target.strip_prefix(WHEELS)) {
+                self.answer_pip(name, &mut writer)?;
+                continue;
+            }
             let target = target.and_then(split);
             let goes_on = match target {
                 Some((host, path)) if self.hosts.iter().any(|known| known == host) => {
@@ -89,6 +97,39 @@ impl Cache {
             }
         }
         Ok(())
+    }
+
+    /// What pip asks for: the list of the packages that the prepared image was built from, or one of them.
+    fn answer_pip(&self, name: &str, client: &mut impl Write) -> io::Result<()> {
+        let folder = self.folder.join("wheels");
+        let body = if name.is_empty() {
+            let names = fs::read_dir(&folder)?
+                .flatten()
+                .map(|file| file.file_name());
+            let names = names.map(|name| name.to_string_lossy().into_owned());
+            let links = names.map(|name| format!("<a href=\"{name}\">{name}</a>\n"));
+            Some(links.collect::<String>().into_bytes())
+        } else {
+            let is_plain = !name.contains('/');
+            is_plain.then(|| fs::read(folder.join(name)).ok()).flatten()
+        };
+        let status = if body.is_some() {
+            "200 OK"
+        } else {
+            "404 Not Found"
+        };
+        let kind = if name.is_empty() {
+            "text/html"
+        } else {
+            "application/octet-stream"
+        };
+        let body = body.unwrap_or_default();
+        let length = body.len();
+        write!(
+            client,
+            "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n"
+        )?;
+        client.write_all(&body)
     }
 
     /// Answers a request; `false`: the end of the body is the end of the connection.
@@ -290,6 +331,23 @@ mod tests {
         converse(cache, &format!("GET http://{host}/a.deb HTTP/1.1\r\n\r\n"));
         let left = fs::read_dir(folder.path().join(&host)).unwrap().count();
         assert_eq!(left, 0);
+    }
+
+    #[test]
+    fn pip_finds_what_is_kept_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("wheels")).unwrap();
+        fs::write(folder.path().join("wheels/a-1.whl"), "abc").unwrap();
+        let cache = Cache {
+            hosts: Vec::new(),
+            folder: folder.path().into(),
+        };
+        let get = |what: &str| format!("GET /wheels/{what} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let requests = [get(""), get("a-1.whl"), get("../x"), get("b.whl")].concat();
+        let received = converse(cache, &requests);
+        assert!(received.contains("<a href=\"a-1.whl\">"), "{received}");
+        assert_eq!(received.matches("abc").count(), 1, "{received}");
+        assert_eq!(received.matches(" 404 ").count(), 2, "{received}");
     }
 
     #[test]

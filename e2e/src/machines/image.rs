@@ -108,12 +108,20 @@ fn build_prepared(layers: &[PathBuf]) -> io::Result<()> {
         .args(["sh", "-c", PREPARED, "prepared.sh"])
         .args([root.as_os_str(), SCRIPTS.as_ref()])
         .arg(below.join(":"))
-        .args([&upper, &work]);
+        .args([&upper, &work])
+        .arg(wheels()?);
     programs::run(&mut command)?;
     for folder in [&work, &root] {
         fs::remove_dir_all(folder).tried(format!("remove {}", folder.display()))?;
     }
     fs::rename(&upper, target).tried(format!("create {}", target.display()))
+}
+
+/// Where the packages are kept that pip installs: bare machines install them from there.
+fn wheels() -> io::Result<PathBuf> {
+    let folder = rack::state().join("packages/wheels");
+    fs::create_dir_all(&folder).tried(format!("create {}", folder.display()))?;
+    Ok(folder)
 }
 
 /// What is mounted for a build is gone when the build ends, in whatever way.

@@ -26,6 +26,13 @@ Acquire::Check-Date "false";
 Acquire::Languages "none";
 APT
 
+cat >"$root/etc/pip.conf" <<PIP
+[global]
+no-index = true
+find-links = $proxy/wheels/
+trusted-host = ${proxy#http://}
+PIP
+
 # Pid 1. Where control groups have version 1, systemd-nspawn mounts the controllers read-only, and no limit of a unit would hold.
 cat >"$root/usr/local/sbin/power-on" <<'INIT'
 #!/bin/sh
