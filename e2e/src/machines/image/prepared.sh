@@ -14,7 +14,8 @@ for file in /etc/resolv.conf /etc/hosts /etc/ssl/certs/ca-certificates.crt; do
 done
 
 inside() {
-    chroot "$root" env DEBIAN_FRONTEND=noninteractive "$@"
+    # The image's own pip.conf leads to the rack.
+    chroot "$root" env DEBIAN_FRONTEND=noninteractive PIP_CONFIG_FILE=/dev/null "$@"
 }
 apt() {
     inside apt-get -qq -o Acquire::http::Proxy=DIRECT -o DPkg::Options::=--force-unsafe-io "$@"
