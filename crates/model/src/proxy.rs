@@ -34,7 +34,8 @@ pub use take_over::{
     KnownServer, LateCounts, SocketUse, Symptom, TakenOver,
 };
 pub use tls::{
-    BadTicketKey, ClientCertificates, ServerTls, SharedTickets, TicketKey, Tls, TlsVersion,
+    BadTicketKey, ClientCertificates, ServerTls, SharedTickets, StartTls, TicketKey, Tls,
+    TlsVersion,
 };
 
 use crate::placement::Revision;

@@ -15,7 +15,7 @@ use rustix::net::{SocketAddrAny, SocketFlags};
 use rustls::ServerConfig;
 use rustls::server::UnbufferedServerConnection;
 use std::convert::Infallible;
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -205,15 +205,26 @@ async fn talk(worker: Rc<Worker>, mut client: Box<Client>) {
             return worker.close_unasked(&client.origin, Unasked::Name, &reason);
         }
     }
-    if let Some(settings) = worker.tls(&client.origin.bind) {
-        // These futures are large; a connection should hold memory for one only while it runs.
-        client = match Box::pin(encrypt(client, settings, limit, &worker)).await {
-            Some(client) => client,
-            None => return,
-        };
-    }
     let is_http = is_http(frontend);
+    let tls = worker.tls(&client.origin.bind);
+    let mut handshake = tls.map(|settings| Handshake { settings, limit });
+    let (may_be_plain, server_first) = match &bind.tls {
+        Some(tls) => (tls.optional && is_http, tls.server_first && !is_http),
+        None => (false, false),
+    };
     drop(serving);
+    if may_be_plain && speaks_plainly(&mut client, limit).await {
+        handshake = None;
+    }
+    if server_first && let Some(handshake) = handshake {
+        return tcp::serve_first(&worker, client, handshake).await;
+    }
+    // These futures are large; a connection should hold memory for one only while it runs.
+    if let Some(handshake) = handshake
+        && !Box::pin(handshake.encrypt(&mut client, &worker)).await
+    {
+        return;
+    }
     if is_http {
         client.origin.activity.rest();
         session::serve(&worker, client).await;
@@ -222,28 +233,66 @@ async fn talk(worker: Rc<Worker>, mut client: Box<Client>) {
     }
 }
 
+/// Waits for the client's first byte, and returns whether it begins no TLS. A client that sends none is left to the session, which
+/// knows how long to wait.
+async fn speaks_plainly(client: &mut Client, limit: Duration) -> bool {
+    const HANDSHAKE: u8 = 22;
+    let mut buffer = client.early.take().unwrap_or_default();
+    if buffer.is_empty() {
+        let ready = poll_fn(|cx| client.stream.poll_read_ready(cx));
+        if !matches!(tokio::time::timeout(limit, ready).await, Ok(Ok(()))) {
+            return true;
+        }
+        buffer = Buffer::take();
+        if tokio::time::timeout(limit, io::read(&mut client.stream, &mut buffer))
+            .await
+            .is_err()
+        {
+            return true;
+        }
+    }
+    let is_plain = buffer.filled().first() != Some(&HANDSHAKE);
+    client.early = Some(buffer).filter(|buffer| !buffer.is_empty());
+    is_plain
+}
+
+/// A TLS handshake with a client that is to come.
+pub(super) struct Handshake {
+    settings: Arc<ServerConfig>,
+    /// How long it may take.
+    pub(super) limit: Duration,
+}
+
+impl Handshake {
+    /// Performs it; `false` if it failed, which is logged.
+    pub(super) async fn encrypt(self, client: &mut Client, worker: &Worker) -> bool {
+        let encrypted = encrypt(client, self.settings, self.limit, worker).await;
+        if let Some(stream) = encrypted {
+            (client.stream, client.early) = (Stream::Tls(stream), None);
+            return true;
+        }
+        false
+    }
+}
+
 /// Performs the TLS handshake; `None` if it failed.
 async fn encrypt(
-    client: Box<Client>,
+    client: &Client,
     settings: Arc<ServerConfig>,
     limit: Duration,
     worker: &Worker,
-) -> Option<Box<Client>> {
-    let Stream::Tcp(tcp) = client.stream else {
+) -> Option<Box<TlsStream>> {
+    let Stream::Tcp(tcp) = &client.stream else {
         // The supervisor lets no other bind have TLS.
         return None;
     };
     let side = UnbufferedServerConnection::new(settings).map(Side::Server);
     let early = client.early.as_ref().map_or(&[][..], Buffer::filled);
-    let handshake = TlsStream::handshake(tcp, side.ok()?, early);
+    let handshake = TlsStream::handshake(tcp.clone(), side.ok()?, early);
     let failed = match tokio::time::timeout(limit, handshake).await {
         Ok(Ok(stream)) => {
             worker.handshakes().record(stream.is_resumed());
-            return Some(Box::new(Client {
-                stream: Stream::Tls(stream),
-                early: None,
-                ..*client
-            }));
+            return Some(stream);
         }
         Ok(Err(error)) if error.kind() == ErrorKind::UnexpectedEof => "the client has left".into(),
         Ok(Err(error)) => in_words(error),

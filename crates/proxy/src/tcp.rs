@@ -2,9 +2,11 @@
 
 mod postgres;
 
+use super::accept::Handshake;
 use super::check;
 use super::client::Client;
 use super::clock::Instant;
+use super::counters::Unasked;
 use super::io::{self, Stream};
 use super::log::{Entry, Leg, Subject};
 use super::serving::{Backend, NoServer, Permit, ServedBy, Want, WorkerConfig};
@@ -16,8 +18,9 @@ use gaiola_core::health::Input;
 use gaiola_core::retry::MOST_ATTEMPTS;
 use gaiola_core::route;
 use gaiola_core::termination::{Cause, CookieState};
-use gaiola_model::proxy::{Mode, Refusal};
+use gaiola_model::proxy::{Mode, Refusal, StartTls};
 use std::borrow::Cow;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -52,7 +55,30 @@ impl Notes {
 }
 
 /// Serves a session until it ends.
-pub(super) async fn serve(worker: &Rc<Worker>, mut client: Box<Client>) {
+pub(super) async fn serve(worker: &Rc<Worker>, client: Box<Client>) {
+    serve_with_handshake(worker, client, None).await
+}
+
+/// As [`serve`], for a client whose TLS handshake is answered once a server is connected. Without a server its connection is reset:
+/// it has sent nothing yet that could be lost.
+pub(super) async fn serve_first(worker: &Rc<Worker>, client: Box<Client>, handshake: Handshake) {
+    // Who says nothing needs no server.
+    let ready = poll_fn(|cx| client.stream.poll_read_ready(cx));
+    match tokio::time::timeout(handshake.limit, ready).await {
+        Ok(Ok(())) => Box::pin(serve_with_handshake(worker, client, Some(handshake))).await,
+        Ok(Err(_)) | Err(_) => {
+            let reason = "no ClientHello came";
+            worker.close_unasked(&client.origin, Unasked::Silent, reason);
+        }
+    }
+}
+
+async fn serve_with_handshake(
+    worker: &Rc<Worker>,
+    mut client: Box<Client>,
+    mut handshake: Option<Handshake>,
+) {
+    let server_first = handshake.is_some();
     let mut notes = Notes {
         begun: Instant::now(),
         served_by: ServedBy::Nowhere,
@@ -69,15 +95,20 @@ pub(super) async fn serve(worker: &Rc<Worker>, mut client: Box<Client>) {
     client.origin.activity.begin(notes.begun);
     loop {
         let serving = worker.serving();
-        let served = serve_with(worker, &mut client, &serving, &mut notes).await;
+        let served = serve_with(worker, &mut client, &serving, &mut handshake, &mut notes).await;
         let Some(served) = served else {
             continue;
         };
-        finish(worker, &client, &serving, &notes);
+        if matches!(served, Served::Unencrypted) {
+            return;
+        }
+        finish(worker, &client, &serving, &notes, !server_first);
         client.origin.activity.rest();
         return match served {
             Served::ByServer(end) => end.leave(&mut client.stream).await,
+            Served::ByNobody if server_first => client.stream.reset_when_dropped(),
             Served::ByNobody => io::close_gently(&mut client.stream).await,
+            Served::Unencrypted => {}
         };
     }
 }
@@ -88,6 +119,8 @@ enum Served {
     ByServer(Ended),
     /// It reached no server.
     ByNobody,
+    /// It reached one, and then its TLS handshake failed, which is logged and counted.
+    Unencrypted,
 }
 
 /// Serves a session with this configuration; `None` if another configuration replaced it before there was a server.
@@ -95,6 +128,7 @@ async fn serve_with(
     worker: &Rc<Worker>,
     client: &mut Client,
     serving: &WorkerConfig,
+    handshake: &mut Option<Handshake>,
     notes: &mut Notes,
 ) -> Option<Served> {
     notes.served_by = ServedBy::Nowhere;
@@ -118,6 +152,13 @@ async fn serve_with(
         notes.fail(Cause::NoBackend, Cause::NoBackend.words());
         return Some(Served::ByNobody);
     };
+    let limit = config.timeouts.request_head;
+    if speaks_postgres(serving, at)
+        && let Err(cause) = postgres::open(client, limit).await
+    {
+        notes.fail(cause, cause.words());
+        return Some(Served::ByNobody);
+    }
     let mut reached = reach(worker, client, serving, at, notes).await;
     // Its servers were thought to be up, and are not. One step: a fallback's own is for those that are routed to it.
     let unserved = matches!(
@@ -131,6 +172,11 @@ async fn serve_with(
     let (_, backend) = at;
     match reached {
         Ok((permit, stream)) => {
+            if let Some(handshake) = handshake.take()
+                && !Box::pin(handshake.encrypt(client, worker)).await
+            {
+                return Some(Served::Unencrypted);
+            }
             let silence = config.timeouts.tunnel;
             let end = copy(client, backend, permit, stream, silence, notes).await;
             Some(Served::ByServer(end))
@@ -141,14 +187,31 @@ async fn serve_with(
             if notes.reason.is_empty() {
                 notes.reason = why.to_string().into();
             }
-            refuse(client, refusal, config.timeouts.request_head).await;
+            refuse(client, refusal, limit).await;
             Some(Served::ByNobody)
         }
     }
 }
 
-/// Counts the session, and logs it.
-fn finish(worker: &Rc<Worker>, client: &Client, serving: &WorkerConfig, notes: &Notes) {
+/// Whether a server that it may reach is asked for TLS in PostgreSQL's protocol: then no request of the client for encryption may
+/// reach it.
+fn speaks_postgres(serving: &WorkerConfig, (index, backend): (usize, &Rc<Backend>)) -> bool {
+    let fallback = serving.fallback(index).map(|(_, fallback)| fallback);
+    let mut backends = std::iter::once(backend).chain(fallback);
+    backends.any(|backend| {
+        let mut tls = backend.config.servers.iter().flat_map(|server| &server.tls);
+        tls.any(|tls| tls.starttls == Some(StartTls::Postgres))
+    })
+}
+
+/// Counts the session, and logs it, unless it is one of those whose requests the sender logs.
+fn finish(
+    worker: &Rc<Worker>,
+    client: &Client,
+    serving: &WorkerConfig,
+    notes: &Notes,
+    is_logged: bool,
+) {
     let Some((index, _)) = serving.frontend(&client.origin.bind) else {
         return worker.log_closed(client.origin.address, &client.origin.bind, &notes.reason);
     };
@@ -169,6 +232,9 @@ fn finish(worker: &Rc<Worker>, client: &Client, serving: &WorkerConfig, notes: &
             request_id,
             &notes.reason,
         );
+    }
+    if !is_logged {
+        return;
     }
     worker.log(&Entry {
         request_id,

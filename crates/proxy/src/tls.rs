@@ -7,6 +7,7 @@ mod files;
 mod pem;
 mod servers;
 mod staple;
+mod starttls;
 mod tickets;
 mod words;
 
@@ -73,7 +74,8 @@ fn read(
     }
     let before = mistakes.len();
     let provider = provider();
-    let certificates = Certificates::read(&tls.certificates, &provider, mistakes);
+    let certificates =
+        Certificates::read(&tls.certificates, tls.key.as_deref(), &provider, mistakes);
     if certificates.is_none() && mistakes.len() == before {
         mistakes.push(TlsError::NoBindCertificate(bind.address.clone()));
     }
@@ -108,7 +110,7 @@ fn read(
 /// Every mistake: the file, what is wrong with it, and what to do.
 pub fn check_certificates(paths: &[PathBuf]) -> Result<(), TlsError> {
     let mut mistakes = Vec::new();
-    let found = Certificates::read(paths, &provider(), &mut mistakes);
+    let found = Certificates::read(paths, None, &provider(), &mut mistakes);
     match (found, mistakes.is_empty()) {
         (Some(_), true) => Ok(()),
         (None, true) => Err(TlsError::NoCertificate),

@@ -12,6 +12,9 @@ pub struct Tls {
     /// files. A certificate is chosen by SNI; the first one is the default. An OCSP response in `FILE.ocsp` is stapled,
     /// if the file exists.
     pub certificates: Vec<PathBuf>,
+    /// PEM file with the key of all `certificates`; `None`: each has its own, as above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
     /// The oldest accepted version.
     #[serde(default)]
     pub min_version: TlsVersion,
@@ -21,6 +24,14 @@ pub struct Tls {
     /// Protocols offered by ALPN, in order of preference; no ALPN if empty.
     #[serde(default)]
     pub alpn: Vec<String>,
+    /// HTTP mode: whether clients may speak plain text too. The first byte tells which: no request begins with that of a TLS record.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub optional: bool,
+    /// TCP mode: whether a server is connected before the client's handshake is answered. A client for which none can be is reset
+    /// instead, which for it is a connection that was not made. Its sessions are not in the access log: the requests in them are in that
+    /// of whoever sends them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub server_first: bool,
 }
 
 impl Tls {
@@ -28,9 +39,12 @@ impl Tls {
     pub fn new(certificates: Vec<PathBuf>) -> Self {
         Self {
             certificates,
+            key: None,
             min_version: TlsVersion::default(),
             client: None,
             alpn: Vec::new(),
+            optional: false,
+            server_first: false,
         }
     }
 }
@@ -74,6 +88,21 @@ pub struct ServerTls {
     /// PEM file with our own certificate, its chain and its key, for a server that requests one.
     #[serde(default)]
     pub certificate: Option<PathBuf>,
+    /// PEM file with the key of `certificate`; `None`: it is in the same file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+    /// How TLS is asked for before it begins; `None`: the connection begins with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starttls: Option<StartTls>,
+}
+
+/// A protocol that asks for TLS in plain text first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StartTls {
+    /// PostgreSQL's SSLRequest. A client in TCP mode that asks for encryption itself is told that there is none: what it sends next
+    /// is encrypted to the server.
+    Postgres,
 }
 
 impl Default for ServerTls {
@@ -85,6 +114,8 @@ impl Default for ServerTls {
             sni: None,
             host: None,
             certificate: None,
+            key: None,
+            starttls: None,
         }
     }
 }

@@ -1,8 +1,11 @@
-//! Notifies a PostgreSQL client, in its own protocol, that no server is available.
+//! The beginning of a PostgreSQL session, where the proxy answers in place of a server: that no server is available, or that there is
+//! no encryption, where the proxy itself encrypts what goes to the server.
 
 use crate::client::Client;
 use crate::io::{self, Buffer, Fault};
+use gaiola_core::termination::{Cause, Phase};
 use std::cell::Cell;
+use std::time::Duration;
 
 /// Requests that may precede a client's startup message: encryption by TLS, by GSSAPI.
 const SSL_REQUEST: u32 = 80_877_103;
@@ -21,6 +24,44 @@ enum First {
     Startup,
     /// Another protocol, or a cancel request, which is never answered.
     Other,
+}
+
+/// Requests for encryption that a client may make: one of each kind.
+const MOST_REQUESTS: usize = 2;
+
+/// Answers the client's requests for encryption with a no, until it sends something else, which is kept.
+///
+/// # Errors
+/// The client left, or sent nothing whole within `limit`.
+pub(super) async fn open(client: &mut Client, limit: Duration) -> Result<(), Cause> {
+    match tokio::time::timeout(limit, decline(client)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(Cause::ClientLeft(Phase::Request)),
+        Err(_) => Err(Cause::ClientTimedOut(Phase::Request)),
+    }
+}
+
+async fn decline(client: &mut Client) -> Result<(), Fault> {
+    let mut buffer = client.early.take().unwrap_or_else(Buffer::take);
+    let mut declined = 0;
+    loop {
+        match first(buffer.filled()) {
+            None => {
+                io::read(&mut client.stream, &mut buffer).await?;
+            }
+            Some(First::Encryption(len)) if declined < MOST_REQUESTS => {
+                declined += 1;
+                buffer.consume(len);
+                buffer.compact();
+                say(client, b"N").await?;
+            }
+            // The server answers what is none of its protocol.
+            Some(_) => {
+                client.early = Some(buffer);
+                return Ok(());
+            }
+        }
+    }
 }
 
 /// Waits for the client's startup message and answers it with the error 57P03 (`cannot_connect_now`).

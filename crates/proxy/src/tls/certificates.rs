@@ -52,9 +52,10 @@ struct Read {
 
 impl Certificates {
     /// Reads files and folders in order, folders by file name. Mistakes are added to `mistakes`; `None` if there is no
-    /// certificate at all.
+    /// certificate at all. `key`: the file of their common key, if they have one.
     pub(super) fn read(
         paths: &[PathBuf],
+        key: Option<&Path>,
         provider: &CryptoProvider,
         mistakes: &mut Vec<TlsError>,
     ) -> Option<Self> {
@@ -65,7 +66,7 @@ impl Certificates {
                 Vec::new()
             });
             for file in files {
-                match read(&file, provider) {
+                match read(&file, key, provider) {
                     Ok(read) => {
                         let certificate = Arc::new(read.certificate);
                         let all = all.get_or_insert_with(|| Self {
@@ -140,11 +141,11 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, TlsError> {
 }
 
 /// Reads the certificate of a file, with the files beside it.
-fn read(path: &Path, provider: &CryptoProvider) -> Result<Read, TlsError> {
+fn read(path: &Path, key: Option<&Path>, provider: &CryptoProvider) -> Result<Read, TlsError> {
     let chain = pem::certificates(path)?;
-    let key = match pem::key(path)? {
-        Some(key) => key,
-        None => key_beside(path)?,
+    let key = match key {
+        Some(file) => pem::needed_key(file)?,
+        None => own_key(path)?,
     };
     let Contents {
         names,
@@ -188,6 +189,14 @@ fn stapled(
     let mut certificate = certificate.clone();
     certificate.ocsp = Some(response);
     Ok((Arc::new(certificate), until))
+}
+
+/// The key in a certificate's own file, or in one beside it.
+fn own_key(path: &Path) -> Result<rustls::pki_types::PrivateKeyDer<'static>, TlsError> {
+    match pem::key(path)? {
+        Some(key) => Ok(key),
+        None => key_beside(path),
+    }
 }
 
 fn key_beside(path: &Path) -> Result<rustls::pki_types::PrivateKeyDer<'static>, TlsError> {
@@ -247,7 +256,7 @@ mod tests {
     /// Names that are served from this path, or what is wrong with it.
     fn served(path: &Path) -> Result<Vec<String>, String> {
         let mut mistakes = Vec::new();
-        let all = Certificates::read(&[path.into()], &provider(), &mut mistakes);
+        let all = Certificates::read(&[path.into()], None, &provider(), &mut mistakes);
         if mistakes.is_empty() {
             Ok(all
                 .into_iter()

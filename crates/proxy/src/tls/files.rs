@@ -15,7 +15,7 @@ impl Files {
     /// Every mistake in a file or folder of certificates that a bind serves.
     pub(crate) fn certificates(&self, path: &Path) -> Vec<String> {
         let mut mistakes = Vec::new();
-        Certificates::read(&[path.into()], &provider(), &mut mistakes);
+        Certificates::read(&[path.into()], None, &provider(), &mut mistakes);
         mistakes.iter().map(ToString::to_string).collect()
     }
 

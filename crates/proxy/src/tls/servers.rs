@@ -1,9 +1,9 @@
 //! TLS settings for servers, read from files and checked before they take effect.
 
 use super::error::{TlsError, TlsFileError};
-use super::pem;
+use super::{pem, starttls};
 use crate::io::{Side, Stream, TlsStream};
-use gaiola_model::proxy::{Address, Backend, CheckKind, ProxyConfig, Server, ServerTls};
+use gaiola_model::proxy::{Address, Backend, CheckKind, ProxyConfig, Server, ServerTls, StartTls};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, UnbufferedClientConnection, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -32,14 +32,27 @@ pub(crate) struct ServerSettings {
     config: Arc<ClientConfig>,
     /// Sent as SNI, and verified unless another name is configured.
     name: ServerName<'static>,
+    starttls: Option<StartTls>,
 }
 
 impl ServerSettings {
     /// Starts TLS over an established connection.
     ///
     /// # Errors
-    /// Why it failed.
-    pub(crate) async fn encrypt(&self, stream: Stream) -> io::Result<Stream> {
+    /// Why it failed. A reset counts as a refused connection: that is how a TLS listener says that nothing is behind it.
+    pub(crate) async fn encrypt(&self, mut stream: Stream) -> io::Result<Stream> {
+        match self.starttls {
+            Some(StartTls::Postgres) => starttls::ask_postgres(&mut stream).await?,
+            None => {}
+        }
+        let encrypted = self.shake_hands(stream).await;
+        encrypted.map_err(|error| match error.kind() {
+            io::ErrorKind::ConnectionReset => io::ErrorKind::ConnectionRefused.into(),
+            _ => error,
+        })
+    }
+
+    async fn shake_hands(&self, stream: Stream) -> io::Result<Stream> {
         let Stream::Tcp(tcp) = stream else {
             return Err(io::ErrorKind::Unsupported.into());
         };
@@ -158,9 +171,14 @@ impl Reading {
             None
         };
         let own = tls.certificate.as_deref();
-        let identity = own.map(|own| self.identity(own, own)).transpose()?;
+        let identity = own.map(|own| self.identity(own, tls.key.as_deref().unwrap_or(own)));
+        let identity = identity.transpose()?;
         let verifier = Verifier::new(verifier, host, &self.provider);
-        self.settings(verifier, identity, name.unwrap_or(ip.into()))
+        let settings = self.settings(verifier, identity, name.unwrap_or(ip.into()))?;
+        Ok(ServerSettings {
+            starttls: tls.starttls,
+            ..settings
+        })
     }
 
     fn check(
@@ -213,6 +231,7 @@ impl Reading {
         Ok(ServerSettings {
             config: Arc::new(config),
             name,
+            starttls: None,
         })
     }
 

@@ -6,6 +6,7 @@ mod balance;
 mod busy;
 mod configuration;
 mod early;
+mod encrypted;
 #[path = "../../../wire/tests/exposition/strict.rs"]
 mod exposition;
 mod failures;

@@ -184,7 +184,7 @@ pub(crate) const KEYS: Keys = &[
     ),
     (
         "backend.NAME.server.NAME.tls",
-        &["verify", "ca", "sni", "host", "certificate"],
+        &["verify", "ca", "sni", "host", "certificate", "starttls"],
     ),
 ];
 

@@ -147,6 +147,8 @@ impl Reader<'_, '_, '_> {
             sni: text(&section, "sni", value::host_name, self.mistakes),
             host: text(&section, "host", value::host, self.mistakes),
             certificate: certificate.map(|own| own.value),
+            key: None,
+            starttls: text(&section, "starttls", value::starttls, self.mistakes),
         })
     }
 

@@ -11,7 +11,7 @@ pub(super) use crate::file::value::network;
 use crate::file::value::{Wrong, duration_up_to, measure, size};
 use gaiola_model::proxy::{
     Algorithm, Allowance, HashKey, LimitKey, Most, OnMarkedDown, ProxyVersion, Refusal, SameSite,
-    Server, TlsVersion,
+    Server, StartTls, TlsVersion,
 };
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -34,6 +34,11 @@ pub(super) fn tls_version(text: &str) -> Result<TlsVersion, Wrong> {
         text,
         &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)],
     )
+}
+
+/// The protocol that asks for TLS in plain text.
+pub(super) fn starttls(text: &str) -> Result<StartTls, Wrong> {
+    one_of(text, &[("postgres", StartTls::Postgres)])
 }
 
 /// Whether clients must present a certificate.

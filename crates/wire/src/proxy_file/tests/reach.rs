@@ -5,7 +5,7 @@ mod mistakes;
 use super::*;
 use gaiola_model::proxy::{
     ClientCertificates, Ejection, HashKey, Observe, ProxyVersion, SameSite, Secret, ServerTls,
-    SlowEjection, SniRoute, Sticky, Tls, TlsVersion,
+    SlowEjection, SniRoute, StartTls, Sticky, Tls, TlsVersion,
 };
 
 const EXAMPLE: &str = include_str!("../../../../../examples/proxy/proxy.toml");
@@ -185,7 +185,7 @@ c = { address = "10.0.0.1:2", send_proxy = "v2", tls = { verify = false, host = 
 d = { address = "10.0.0.1:3", tls = false, drain = true, disabled = true }
 [backend.app.server.e]
 address = "10.0.0.1:4"
-tls = { ca = "ca.pem", sni = "e.example", host = "f.example", certificate = "own.pem" }
+tls = { ca = "ca.pem", sni = "e.example", host = "f.example", certificate = "own.pem", starttls = "postgres" }
 "#)
     .servers;
     let tcp = |name: &str, port: u16| Server::new(name, ([10, 0, 0, 1], port));
@@ -220,6 +220,8 @@ tls = { ca = "ca.pem", sni = "e.example", host = "f.example", certificate = "own
                 sni: Some("e.example".into()),
                 host: Some("f.example".into()),
                 certificate: Some("/etc/gaiola/own.pem".into()),
+                key: None,
+                starttls: Some(StartTls::Postgres),
             }),
             ..tcp("e", 4)
         },
