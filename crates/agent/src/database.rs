@@ -16,7 +16,7 @@ use gaiola_core::database::clone::{Action, Clones, Why};
 use gaiola_core::database::give_way;
 use gaiola_core::{resources, topology};
 use gaiola_model::Placement;
-use gaiola_model::placement::{DatabaseRole, ObservedDatabase, Phase};
+use gaiola_model::placement::{DatabaseRole, Encryption, ObservedDatabase, Phase};
 use gaiola_model::{Observed, ServerName, Tier, Time};
 use gaiola_net::client::Client;
 use gaiola_net::pki::PkiError;
@@ -101,6 +101,7 @@ struct LaidOut {
     strict: bool,
     store: Vec<SocketAddr>,
     networks: Vec<IpNet>,
+    encrypted: bool,
     ordered: Ordered,
 }
 
@@ -188,6 +189,7 @@ impl Database {
             strict: database.strict,
             store: store_sockets(&order.placement),
             networks: order.placement.network.servers.clone(),
+            encrypted: order.placement.encryption == Encryption::Required,
             ordered: *self.clones.borrow(),
         };
         if self.installed.as_ref() != Some(&wanted) && Instant::now() >= self.install_at {
@@ -254,6 +256,7 @@ impl Database {
             server: self.boot.server,
             location: self.boot.location.clone(),
             networks: wanted.networks.clone(),
+            encrypted: wanted.encrypted,
             etcd: wanted.store.clone(),
             pki: self.boot.pki(),
             state: self.boot.folder().into(),

@@ -322,7 +322,9 @@ impl Agent {
             &self.paths(),
             &files,
         );
-        let speaks_tls = config.as_ref().is_some_and(proxy::speaks_tls);
+        // The keys of clients' sessions are for balancers alone. Others speak TLS among themselves, with keys of their own.
+        let to_clients = self.boot.server.tier == Tier::Balancer;
+        let speaks_tls = to_clients && config.as_ref().is_some_and(proxy::speaks_tls);
         let tickets = self.view.borrow().tickets.clone();
         let tickets = tickets.filter(|_| speaks_tls).map(|(_, shared)| shared);
         proxy::ProxySettings {

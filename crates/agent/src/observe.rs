@@ -21,7 +21,7 @@ impl Agent {
         let asked = self.supervisor.running().filter_map(|(name, pid)| {
             let name = name.parse::<InstanceName>().ok()?;
             let placed = order.placement.instances.get(&name)?;
-            let address = topology::address_of_instance(&order.placement, name)?;
+            let address = topology::instance_listens(&order.placement, name)?;
             let path = placed.health.as_ref().unwrap_or(usual).clone();
             Some((name, PollTarget { address, path, pid }))
         });

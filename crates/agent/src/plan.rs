@@ -2,12 +2,14 @@
 
 use super::supervisor::WantedProcess;
 use crate::state::{Boot, Order};
+use gaiola_core::topology;
 use gaiola_model::placement::{PlacedInstance, ReleaseRun};
 use gaiola_model::{InstanceName, Placement, Revision, Tier};
 use gaiola_os::process::{Launch, OWN_PROGRAM};
 use gaiola_store::etcd::{self, EtcdMember, Join};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -37,7 +39,7 @@ pub(super) fn wanted(
     program: &str,
 ) -> BTreeMap<String, WantedProcess> {
     let mut all = BTreeMap::new();
-    if has_proxy(placement, boot.server.tier) {
+    if topology::has_proxy(placement, boot.server) {
         all.insert("proxy".to_string(), proxy(boot, program));
     }
     for (name, instance) in placement
@@ -104,15 +106,6 @@ pub(super) fn keep_join(launch: &mut Launch, running: &Launch) {
     }
 }
 
-/// Whether servers of this tier run a proxy: application servers do, for the database's local ports.
-fn has_proxy(placement: &Placement, tier: Tier) -> bool {
-    match tier {
-        Tier::Balancer | Tier::Web => true,
-        Tier::App => placement.config.database.is_some(),
-        Tier::Database => false,
-    }
-}
-
 fn proxy(boot: &Boot, program: &str) -> WantedProcess {
     let admin = boot.location.socket(boot.location.ports.proxy).to_string();
     let mut args: Vec<OsString> = vec![
@@ -159,7 +152,11 @@ fn instance(
     let release = boot.release(instance.release);
     let urls = urls.filter(|_| instance.database);
     let mut env = site_env(boot, &instance.release.to_string(), urls);
-    env.push(("HOST".into(), boot.location.address.to_string().into()));
+    let host = match instance.encrypted {
+        true => Ipv4Addr::LOCALHOST.into(),
+        false => boot.location.address,
+    };
+    env.push(("HOST".into(), host.to_string().into()));
     let port = boot.location.ports.instance(name.number);
     env.push(("PORT".into(), port.to_string().into()));
     env.push(("INSTANCE".into(), name.to_string().into()));

@@ -120,7 +120,8 @@ impl Site<'_> {
         let power = power.and_then(|machines| machines.power.as_deref());
         let power = power.map(|command| Power::of(command, &drill.of.file));
         let harms = on_machines(&target, &servers, drill.hold, power.is_some())?;
-        let ground = OnMachines::new(&self.client.site, &servers, harms, power)?;
+        let encrypted = self.config.encrypts();
+        let ground = OnMachines::new(&self.client.site, &servers, harms, power, encrypted)?;
         course.door = ground.door(self.info.entry, &now, &servers);
         let watcher = ground.watcher()?;
         watcher.runtime.block_on(machines::reach(course.door))?;

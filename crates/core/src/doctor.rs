@@ -28,6 +28,8 @@ pub struct Expected {
     pub entries: Vec<(IpAddr, u16)>,
     /// Whether the site has a database tier.
     pub database: bool,
+    /// Whether instances listen on the loopback, behind a proxy that speaks TLS.
+    pub encrypted: bool,
 }
 
 /// What is expected of one machine.
@@ -90,6 +92,7 @@ impl Expected {
             machines: machines.collect(),
             entries: entries.collect(),
             database: config.database.is_some(),
+            encrypted: config.encrypts(),
         }
     }
 }

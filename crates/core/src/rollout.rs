@@ -12,6 +12,7 @@
 
 mod doors;
 mod drain;
+mod encryption;
 mod facts;
 mod instances;
 mod path;
@@ -109,11 +110,12 @@ pub fn first(desired: &Desired, incarnation: String) -> Placement {
         store_joining: None,
         through_web: config.web.is_some(),
         past_web: config.web.is_none(),
+        encryption: encryption::wanted(config),
         failed: None,
         good: None,
     };
     if placement.released.is_some() {
-        let template = instances::wanted(desired);
+        let template = instances::wanted(desired, &placement);
         for server in topology::servers_of(&placement, Tier::App).collect::<Vec<_>>() {
             for number in 1..=config.app.instances {
                 let name = gaiola_model::InstanceName { server, number };
@@ -264,6 +266,7 @@ impl<'a> RollOutStep<'a> {
         self.add_servers();
         self.finish_drains();
         self.lead_path();
+        self.lead_encryption();
         self.drain_for_operator();
         self.run_release();
         self.remove_servers();

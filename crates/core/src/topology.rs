@@ -2,6 +2,8 @@
 //!
 //! All of it is derived: two agents with the same placement reach the same result without communicating.
 
+mod database;
+mod encrypted;
 mod files;
 mod proxy;
 mod vips;
@@ -16,7 +18,7 @@ use gaiola_model::config::BalancerTls;
 use gaiola_model::inventory::Location;
 use gaiola_model::placement::{DoorState, Phase};
 use gaiola_model::{InstanceName, Placement, ServerName, Tier};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Proxies of balancers and web servers answer this path themselves, whatever is behind them: it costs the site
 /// nothing.
@@ -47,10 +49,40 @@ pub fn balancer_at(placement: &Placement, address: IpAddr) -> Option<ServerName>
     servers_of(placement, Tier::Balancer).find(is_at)
 }
 
-/// Where an instance listens.
+/// Where others reach an instance: it listens there itself, or its server's proxy does.
 pub fn address_of_instance(placement: &Placement, instance: InstanceName) -> Option<SocketAddr> {
     let location = location(placement, instance.server)?;
     Some(location.socket(location.ports.instance(instance.number)))
+}
+
+/// Where an instance itself listens: on the loopback, if its server's proxy is in front of it.
+pub fn instance_listens(placement: &Placement, instance: InstanceName) -> Option<SocketAddr> {
+    let mut address = address_of_instance(placement, instance)?;
+    let placed = placement.instances.get(&instance);
+    if placed.is_some_and(|placed| placed.encrypted) {
+        address.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    Some(address)
+}
+
+/// Whether a proxy runs on this server: on an application server for the database's local ports, and for instances that speak TLS
+/// through it.
+pub fn has_proxy(placement: &Placement, server: ServerName) -> bool {
+    let here = |name: &InstanceName| name.server == server;
+    let mut instances = placement.instances.iter();
+    match server.tier {
+        Tier::Balancer | Tier::Web => true,
+        Tier::App => {
+            has_database(placement)
+                || !placement.encryption.is_off()
+                || instances.any(|(name, placed)| here(name) && placed.encrypted)
+        }
+        Tier::Database => false,
+    }
+}
+
+fn has_database(placement: &Placement) -> bool {
+    placement.config.database.is_some() || servers_of(placement, Tier::Database).next().is_some()
 }
 
 /// Where the front door sends new clients: the open doors, or only the HTTPS ones if there are any.

@@ -365,6 +365,12 @@ impl Config {
         self.machines = Some(machines);
     }
 
+    /// Whether the tiers should speak mutual TLS with each other.
+    pub fn encrypts(&self) -> bool {
+        let machines = self.machines.as_ref();
+        machines.is_some_and(|machines| machines.encrypt)
+    }
+
     fn count(&mut self, tier: Tier, count: u16) {
         let servers = match tier {
             Tier::Balancer => self.balancer.as_mut().map(|section| &mut section.servers),

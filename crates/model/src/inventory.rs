@@ -300,16 +300,17 @@ impl Ports {
         }
         let usual = Self::default();
         let mut chosen = usual;
-        for (field, (space, first, width)) in fields(tier) {
-            let is_free = |start: &u16| {
-                let all = *start..start.saturating_add(width);
-                all.into_iter().all(|port| !taken.contains(&(space, port)))
+        for (field, (spaces, first, width)) in fields(tier) {
+            let bound = |start: u16| {
+                let all = start..start.saturating_add(width);
+                all.flat_map(move |port| spaces.iter().map(move |space| (*space, port)))
             };
+            let is_free = |start: &u16| bound(*start).all(|bound| !taken.contains(&bound));
             let nth = |n: u16| first(&usual).checked_add(n.checked_mul(width)?);
             let port = (0..).map_while(nth).find(is_free);
             let port = port.expect("a site has few servers");
             *field(&mut chosen) = port;
-            taken.extend((port..port.saturating_add(width)).map(|port| (space, port)));
+            taken.extend(bound(port));
         }
         chosen
     }
@@ -323,9 +324,10 @@ impl Ports {
     /// The ports that a server of this tier uses.
     fn used(&self, tier: Tier) -> impl Iterator<Item = (Space, u16)> {
         let ports = *self;
-        fields(tier).flat_map(move |(_, (space, of, width))| {
+        fields(tier).flat_map(move |(_, (spaces, of, width))| {
             let first = of(&ports);
-            (first..first.saturating_add(width)).map(move |port| (space, port))
+            let all = first..first.saturating_add(width);
+            all.flat_map(move |port| spaces.iter().map(move |space| (*space, port)))
         })
     }
 }
@@ -340,48 +342,51 @@ enum Space {
 }
 
 type Field = fn(&mut Ports) -> &mut u16;
-type Extent = (Space, fn(&Ports) -> u16, u16);
+type Extent = (&'static [Space], fn(&Ports) -> u16, u16);
 
 /// The fields that a server of a tier uses: where they are bound, and how many ports from there on.
 fn fields(tier: Tier) -> impl Iterator<Item = (Field, Extent)> {
-    use Space::{Address, Loopback};
+    const ADDRESS: &[Space] = &[Space::Address];
+    const LOOPBACK: &[Space] = &[Space::Loopback];
+    // Where the tiers speak TLS an instance is on the loopback, and a proxy in front of it at the address.
+    const BOTH: &[Space] = &[Space::Address, Space::Loopback];
     let all: [(Field, Extent, &[Tier]); 10] = [
-        (|p| &mut p.web, (Address, |p| p.web, 1), &[Tier::Web]),
+        (|p| &mut p.web, (ADDRESS, |p| p.web, 1), &[Tier::Web]),
         (
             |p| &mut p.instances,
-            (Address, |p| p.instances, crate::config::MAX_INSTANCES),
+            (BOTH, |p| p.instances, crate::config::MAX_INSTANCES),
             &[Tier::App],
         ),
-        (|p| &mut p.proxy, (Address, |p| p.proxy, 1), &Tier::ALL),
-        (|p| &mut p.agent, (Address, |p| p.agent, 1), &Tier::ALL),
+        (|p| &mut p.proxy, (ADDRESS, |p| p.proxy, 1), &Tier::ALL),
+        (|p| &mut p.agent, (ADDRESS, |p| p.agent, 1), &Tier::ALL),
         (
             |p| &mut p.postgres,
-            (Address, |p| p.postgres, 1),
+            (ADDRESS, |p| p.postgres, 1),
             &[Tier::Database],
         ),
         (
             |p| &mut p.patroni,
-            (Address, |p| p.patroni, 1),
+            (ADDRESS, |p| p.patroni, 1),
             &[Tier::Database],
         ),
         (
             |p| &mut p.primary,
-            (Loopback, |p| p.primary, 1),
+            (LOOPBACK, |p| p.primary, 1),
             &[Tier::App],
         ),
         (
             |p| &mut p.standbys,
-            (Loopback, |p| p.standbys, 1),
+            (LOOPBACK, |p| p.standbys, 1),
             &[Tier::App],
         ),
         (
             |p| &mut p.store_client,
-            (Address, |p| p.store_client, 1),
+            (ADDRESS, |p| p.store_client, 1),
             &Tier::ALL,
         ),
         (
             |p| &mut p.store_peer,
-            (Address, |p| p.store_peer, 1),
+            (ADDRESS, |p| p.store_peer, 1),
             &Tier::ALL,
         ),
     ];

@@ -9,6 +9,7 @@ use crate::inventory::{Host, Inventory, Location, Network};
 use crate::resources::Resources;
 use crate::schema;
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
@@ -156,6 +157,9 @@ pub struct Placement {
     /// Balancers know the instances, because they send to them, soon will, or did so until now.
     #[serde(default)]
     pub past_web: bool,
+    /// How the tiers speak with each other.
+    #[serde(default, skip_serializing_if = "Encryption::is_off")]
+    pub encryption: Encryption,
     /// Why the roll-out of a release stopped halfway. Until another release, or this one again, is requested, the site
     /// continues with the last good one.
     #[serde(default)]
@@ -184,6 +188,44 @@ impl Placement {
     }
 }
 
+/// How the tiers speak with each other: a scale from plain text to TLS alone, with the steps between on which nobody is refused. A
+/// placement moves along it one step at a time, once every server knows the step it is at.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Encryption {
+    /// Plain text.
+    #[default]
+    Off,
+    /// TLS is accepted beside plain text. Nobody uses it yet, or any more.
+    Accepted,
+    /// All use TLS. Plain text is still accepted.
+    Used,
+    /// Nothing but TLS is accepted.
+    Required,
+}
+
+impl Encryption {
+    /// All steps, in order.
+    pub const STEPS: [Self; 4] = [Self::Off, Self::Accepted, Self::Used, Self::Required];
+
+    /// Whether it is plain text.
+    pub const fn is_off(&self) -> bool {
+        matches!(self, Self::Off)
+    }
+
+    /// The next step on the way to `wanted`.
+    pub fn towards(self, wanted: Self) -> Self {
+        let step = match self.cmp(&wanted) {
+            Ordering::Less => self as usize + 1,
+            Ordering::Equal => self as usize,
+            Ordering::Greater => self as usize - 1,
+        };
+        Self::STEPS[step]
+    }
+}
+
 /// What an instance is made from. The same template makes the same process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Template {
@@ -195,6 +237,9 @@ pub struct Template {
     pub health: String,
     /// Whether its environment has `DATABASE_URL` and `DATABASE_REPLICA_URL`.
     pub database: bool,
+    /// Whether it listens on the loopback alone, behind its server's proxy, which speaks TLS.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encrypted: bool,
 }
 
 /// An address for clients: a VIP, or a server or instance if the tiers before it are left out.
@@ -279,6 +324,9 @@ pub struct PlacedInstance {
     /// Whether its environment has `DATABASE_URL` and `DATABASE_REPLICA_URL`.
     #[serde(default)]
     pub database: bool,
+    /// Whether it listens on the loopback alone, behind its server's proxy, which speaks TLS at the address and port that others use.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encrypted: bool,
     /// [`Desired::restarts`] of its server when it was started.
     #[serde(default)]
     pub restart: u64,
@@ -526,6 +574,23 @@ mod tests {
         let text = r#"{"release":3,"run":"run","phase":"serve","since":7}"#;
         let placed: PlacedInstance = serde_json::from_str(text).unwrap();
         assert_eq!((placed.health, placed.database), (None, false));
+        assert!(!placed.encrypted);
+    }
+
+    #[test]
+    fn encryption_moves_one_step_at_a_time() {
+        use Encryption::{Accepted, Off, Required, Used};
+        let mut on = vec![Off];
+        while on.last() != Some(&Required) {
+            on.push(on.last().unwrap().towards(Required));
+        }
+        assert_eq!(on, [Off, Accepted, Used, Required]);
+        let mut off = vec![Required];
+        while off.last() != Some(&Off) {
+            off.push(off.last().unwrap().towards(Off));
+        }
+        assert_eq!(off, [Required, Used, Accepted, Off]);
+        assert_eq!(Required.towards(Required), Required);
     }
 
     #[test]

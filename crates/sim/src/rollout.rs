@@ -262,6 +262,7 @@ impl World {
         self.now = self.now + TICK;
         self.move_machines()?;
         self.remember_quiet();
+        self.check_encryption()?;
         if let Some(mut site) = self.site.take() {
             let moved = self.move_site(&mut site);
             self.site = Some(site);

@@ -13,6 +13,8 @@ pub enum Rule {
     Database,
     /// Clients are sent to an open door, and to something that serves.
     Doors,
+    /// What is sent between the tiers, in plain text or by TLS, is accepted.
+    Encryption,
     /// A release is prepared before it is started, and by one run of its command at a time.
     Release,
     /// Only the holder of the conductor's key writes placements.

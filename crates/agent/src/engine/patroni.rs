@@ -35,6 +35,8 @@ pub struct Settings {
     pub location: Location,
     /// The networks whose addresses may log in.
     pub networks: Vec<IpNet>,
+    /// Whether the site's own role must come over TLS, with a certificate of the site.
+    pub encrypted: bool,
     /// The store's members, each with its client port.
     pub etcd: Vec<SocketAddr>,
     /// The server's `ca.pem`, `cert.pem` and `key.pem`.
@@ -214,15 +216,24 @@ impl Settings {
         })
     }
 
-    /// `pg_hba.conf`. TLS is required among members, and optional for the site's own role.
+    /// `pg_hba.conf`. TLS is required among members; for the site's own role it is optional, or required with a certificate of the
+    /// site where the tiers speak TLS with each other, except on this very machine.
     fn who_may_log_in(&self) -> Vec<String> {
         let role = self.site.sql();
+        let (kind, certificate) = match self.encrypted {
+            true => ("hostssl", " clientcert=verify-ca"),
+            false => ("host", ""),
+        };
         let mut lines = vec!["local all all scram-sha-256".into()];
+        if self.encrypted {
+            let own = IpNet::from(self.location.address);
+            lines.push(format!("host \"{role}\" \"{role}\" {own} scram-sha-256"));
+        }
         for network in &self.networks {
             lines.extend([
                 format!("hostssl replication replicator {network} scram-sha-256"),
                 format!("hostssl all postgres,rewinder {network} scram-sha-256"),
-                format!("host \"{role}\" \"{role}\" {network} scram-sha-256"),
+                format!("{kind} \"{role}\" \"{role}\" {network} scram-sha-256{certificate}"),
             ]);
         }
         lines
@@ -287,6 +298,7 @@ pub(super) mod tests {
             server: "db2".parse().unwrap(),
             location: Location::at([10, 77, 4, 2].into()),
             networks: vec!["10.77.0.0/16".parse().unwrap()],
+            encrypted: false,
             etcd: vec!["10.77.1.1:2379".parse().unwrap()],
             pki: "/state/pki".into(),
             state: "/state".into(),
@@ -331,6 +343,28 @@ pub(super) mod tests {
                 "{line}"
             );
         }
+    }
+
+    #[test]
+    fn where_the_tiers_speak_tls_the_site_logs_in_with_a_certificate() {
+        let mut encrypted = settings();
+        encrypted.encrypted = true;
+        let lines = encrypted.who_may_log_in();
+        let plain: Vec<&String> = lines
+            .iter()
+            .filter(|line| line.starts_with("host "))
+            .collect();
+        assert_eq!(plain.len(), 1, "{lines:?}");
+        assert!(
+            plain[0].ends_with(" 10.77.4.2/32 scram-sha-256"),
+            "{plain:?}"
+        );
+        let own = lines.last().unwrap();
+        assert!(
+            own.starts_with("hostssl ")
+                && own.ends_with(" 10.77.0.0/16 scram-sha-256 clientcert=verify-ca"),
+            "{own}"
+        );
     }
 
     #[test]

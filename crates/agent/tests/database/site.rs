@@ -69,6 +69,7 @@ impl Site {
                 server,
                 location: Location::at(address.into()),
                 networks: vec!["127.0.0.0/8".parse().unwrap()],
+                encrypted: false,
                 etcd: vec![(ETCD, 2379).into()],
                 pki: pki(&server.to_string(), address),
                 state: dir.path().join(server.to_string()),

@@ -13,7 +13,7 @@ use gaiola_model::inventory::Location;
 use gaiola_model::status::Status;
 use gaiola_model::{ServerName, Tier};
 use gaiola_net::client::Request;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 use tokio::process::Command;
 
@@ -111,7 +111,10 @@ impl FaultInjector<'_> {
         match server.tier {
             Tier::App if course.drill.write.is_some() => {
                 let location = location(status, server)?;
-                let door = location.socket(location.ports.instance(1));
+                let mut door = location.socket(location.ports.instance(1));
+                if matches!(&self.ground, Ground::Machines(machines) if machines.encrypted) {
+                    door.set_ip(Ipv4Addr::LOCALHOST.into());
+                }
                 let seat = self.seat_on(server, location).await?;
                 let started = Witness::at_instance(seat, server, door, course, record);
                 started.map(Some).context(NO_CLIENT)

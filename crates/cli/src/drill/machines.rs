@@ -33,6 +33,8 @@ pub(super) struct OnMachines {
     machines: Machines,
     harms: MachineHarms,
     power: Option<Power>,
+    /// Whether instances listen on the loopback alone.
+    pub(super) encrypted: bool,
     database: OnceCell<DatabaseAccess>,
 }
 
@@ -50,6 +52,7 @@ impl OnMachines {
         servers: &BTreeMap<ServerName, Location>,
         harms: MachineHarms,
         power: Option<Power>,
+        encrypted: bool,
     ) -> anyhow::Result<Self> {
         let hosts = servers.values().map(|location| location.host.clone());
         let hosts: std::collections::BTreeSet<Host> = hosts.collect();
@@ -58,6 +61,7 @@ impl OnMachines {
             machines: Machines::new(hosts)?,
             harms,
             power,
+            encrypted,
             database: OnceCell::new(),
         })
     }

@@ -5,6 +5,7 @@ mod pulse;
 use super::status;
 use crate::site::Site;
 use crate::traffic::{Answers, Source};
+use gaiola_core::topology;
 use gaiola_model::{Config, Placement, ServerName, Tier};
 use gaiola_net::client::{Client, Request, Target};
 use std::net::SocketAddr;
@@ -57,11 +58,7 @@ pub async fn ask_all(site: &Site, client: &Client) {
 
 /// The processes to poll: those of the placement, on servers that are switched on.
 fn who_tells(site: &Site, placement: &Placement) -> Vec<(ServerName, Source)> {
-    let has_proxy = |server: &ServerName| match server.tier {
-        Tier::Balancer | Tier::Web => true,
-        Tier::App => placement.config.database.is_some(),
-        Tier::Database => false,
-    };
+    let has_proxy = |server: &ServerName| topology::has_proxy(placement, *server);
     let powered = placement
         .servers
         .keys()

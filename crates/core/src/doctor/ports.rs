@@ -40,6 +40,9 @@ fn wanted(expected: &Expected, machine: &ExpectedMachine) -> Vec<(IpAddr, u16)> 
         if server.tier == Tier::App && expected.database {
             all.extend([(LOOPBACK, ports.primary), (LOOPBACK, ports.standbys)]);
         }
+        if server.tier == Tier::App && expected.encrypted {
+            all.push((LOOPBACK, ports.instances));
+        }
     }
     if machine.has(Tier::Balancer) {
         all.extend(&expected.entries);

@@ -60,6 +60,7 @@ impl Case {
             run: "run".into(),
             health: None,
             database: false,
+            encrypted: false,
             restart: 0,
             phase: Phase::Serve,
             since: Revision(1),
@@ -96,6 +97,7 @@ impl Case {
             run: "run".into(),
             health: "/up".into(),
             database: false,
+            encrypted: false,
         });
         self
     }

@@ -126,6 +126,8 @@ pub enum Change {
     Drill,
     /// Whether database servers get disks of their own.
     Disk,
+    /// Whether the tiers speak mutual TLS with each other.
+    Encrypt(bool),
 }
 
 /// What becomes of a machine.
@@ -178,6 +180,9 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     }
     if let (Some(old), Some(new)) = (&old.machines, &new.machines) {
         machine_changes(old, new, &mut found);
+    }
+    if old.encrypts() != new.encrypts() {
+        found.push(Change::Encrypt(new.encrypts()));
     }
     if disk(old) != disk(new) {
         found.push(Change::Disk);

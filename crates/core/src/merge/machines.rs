@@ -33,6 +33,7 @@ pub(super) fn merge(
         spare,
         lost,
         firewall: theirs.firewall,
+        encrypt: theirs.encrypt,
         power: theirs.power.clone(),
     }
 }

@@ -51,7 +51,10 @@ pub(super) fn wanted(placement: &Placement) -> BTreeMap<SocketAddr, Tier> {
         return serving.filter_map(at).collect();
     }
     let serving = placement.instances.iter().filter(|(name, placed)| {
-        placed.phase == Phase::Serve && topology::serves(placement, name.server)
+        // No client speaks the site's TLS.
+        placed.phase == Phase::Serve
+            && !placed.encrypted
+            && topology::serves(placement, name.server)
     });
     serving
         .filter_map(|(name, _)| Some((topology::address_of_instance(placement, *name)?, Tier::App)))

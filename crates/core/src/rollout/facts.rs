@@ -3,7 +3,7 @@
 use super::view::View;
 use super::{SILENCE, STORE_DOUBT, dated};
 use crate::topology::TrafficTarget;
-use gaiola_model::placement::{BootNumber, DoorState, Phase};
+use gaiola_model::placement::{BootNumber, DoorState, Encryption, Phase};
 use gaiola_model::{InstanceName, Observed, Placement, Revision, ServerName, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -34,6 +34,8 @@ pub struct Facts {
     pub store_in_doubt: bool,
     /// Placed servers without a lease.
     pub silent_since: BTreeMap<ServerName, Time>,
+    /// How the placement has the tiers speak with each other, and since when.
+    pub(super) encryption_since: Option<(Encryption, Time)>,
     /// Drained targets whose drain every proxy knows.
     pub(super) acknowledged: BTreeMap<TrafficTarget, Acknowledged>,
     /// Doors that no longer receive clients.
@@ -72,6 +74,9 @@ impl Facts {
         let closing = |(address, door): (&SocketAddr, &_)| is_closing(door).then_some(*address);
         let closing = stored.doors.iter().filter_map(closing).collect();
         self.closing_since = since(&self.closing_since, now, closing);
+        let held = self.encryption_since;
+        let held = held.filter(|(held, _)| *held == stored.encryption);
+        self.encryption_since = held.or(Some((stored.encryption, now)));
 
         let view = View::new(&stored, at, self);
         let acknowledged =
@@ -168,9 +173,12 @@ impl Facts {
             .values()
             .map(|since| *since + super::READY_DEADLINE);
         let doubt = self.vanished_at.values().map(|since| *since + STORE_DOUBT);
+        let settled = self.encryption_since.iter();
+        let settled = settled.map(|(_, since)| *since + super::encryption::SETTLE);
         let lost = self.store_lost_since.values().map(|since| *since + SILENCE);
         silent
             .chain(lost)
+            .chain(settled)
             .chain(acknowledged)
             .chain(closing)
             .chain(unready)

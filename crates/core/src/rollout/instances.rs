@@ -5,16 +5,20 @@
 
 use super::{MAX_CRASHES, READY_DEADLINE, RollOutStep};
 use crate::topology::{self, TrafficTarget};
-use gaiola_model::placement::{InstanceState, Phase, PlacedInstance, Template};
+use gaiola_model::placement::{Encryption, InstanceState, Phase, PlacedInstance, Template};
 use gaiola_model::{Desired, InstanceName, Placement, Revision, ServerName, Tier};
 
 /// What every instance runs once the desired state is reached.
-pub(super) fn wanted(desired: &Desired) -> Template {
+///
+/// Instances move behind their servers' proxies once everyone uses TLS: then none of their sessions with the database, which last as
+/// long as they do, is in plain text.
+pub(super) fn wanted(desired: &Desired, placement: &Placement) -> Template {
     Template {
         release: desired.release.number,
         run: desired.config.app.run.clone(),
         health: desired.config.app.health.clone(),
         database: desired.config.database.is_some(),
+        encrypted: desired.config.encrypts() && placement.encryption >= Encryption::Used,
     }
 }
 
@@ -23,7 +27,7 @@ pub(super) fn wanted(desired: &Desired) -> Template {
 pub(super) fn template(desired: &Desired, placement: &Placement) -> Option<Template> {
     let may_start = placement.released >= Some(desired.release.number);
     if placement.failed.is_none() && may_start {
-        Some(wanted(desired))
+        Some(wanted(desired, placement))
     } else {
         placement.good.clone()
     }
@@ -35,6 +39,7 @@ pub(super) fn place(template: &Template, desired: &Desired, server: ServerName) 
         run: template.run.clone(),
         health: Some(template.health.clone()),
         database: template.database,
+        encrypted: template.encrypted,
         restart: restart(desired, server),
         phase: Phase::Serve,
         since: Revision(0),
@@ -57,9 +62,11 @@ pub(super) fn is_of(
         release,
         run,
         database,
+        encrypted,
         ..
     } = template;
-    (placed.release, &placed.run, placed.database) == (*release, run, *database)
+    (placed.release, &placed.run) == (*release, run)
+        && (placed.database, placed.encrypted) == (*database, *encrypted)
         && placed.restart >= restart(desired, name.server)
 }
 
@@ -236,8 +243,8 @@ impl RollOutStep<'_> {
         let template = self.plan_template();
         let same = |good: &Template| {
             let held = |template: &Template| {
-                (template.release, &template.run, template.database)
-                    == (good.release, &good.run, good.database)
+                (template.release, &template.run) == (good.release, &good.run)
+                    && (template.database, template.encrypted) == (good.database, good.encrypted)
             };
             template.as_ref().is_some_and(held)
         };

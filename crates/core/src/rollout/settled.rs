@@ -2,7 +2,7 @@
 
 use super::instances;
 use super::view::View;
-use super::{Facts, dated, doors, is_elsewhere, store_members};
+use super::{Facts, dated, doors, encryption, is_elsewhere, store_members};
 use crate::topology;
 use gaiola_model::placement::{DatabaseRole, DoorState, Phase, Template};
 use gaiola_model::{Desired, Placement, Revision, ServerName, Tier};
@@ -71,6 +71,9 @@ impl Check<'_> {
         if (stored.through_web, stored.past_web) != (has_web, !has_web) {
             self.miss("balancers do not use the new path yet");
         }
+        if stored.encryption != encryption::wanted(&self.desired.config) {
+            self.miss(encryption::in_words(&self.desired.config));
+        }
         let members = &self.view.facts.store_members;
         let wanted: BTreeSet<_> = store_members(&self.desired.config).into_iter().collect();
         if !members.is_empty() && *members != wanted {
@@ -137,13 +140,7 @@ impl Check<'_> {
             Some(_) => {}
         }
         let stored = self.view.placement;
-        let has_proxy = match server.tier {
-            Tier::Balancer | Tier::Web => true,
-            Tier::App => topology::servers_of(stored, Tier::Database)
-                .next()
-                .is_some(),
-            Tier::Database => false,
-        };
+        let has_proxy = topology::has_proxy(stored, server);
         let unknown = self.view.complete_proxy_at(server, at).err();
         if let Some(why) = unknown.filter(|_| has_proxy && self.view.live(server).is_some()) {
             self.miss(format!("{server} {why}"));
@@ -155,7 +152,7 @@ impl Check<'_> {
         let good = || instances::template(self.desired, self.view.placement);
         let failed = self.view.placement.failed.as_ref();
         let template = failed.and_then(|_| good());
-        template.unwrap_or_else(|| instances::wanted(self.desired))
+        template.unwrap_or_else(|| instances::wanted(self.desired, self.view.placement))
     }
 
     fn instances(&mut self) {

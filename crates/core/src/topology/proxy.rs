@@ -1,21 +1,20 @@
 //! The proxy configuration of each kind of server.
 
 use super::{
-    HEALTH_PATH, PRIMARY, PROBE_PATH, TrafficTarget, address_of_instance, address_of_web,
-    balancer_at, location, servers_of, serves,
+    HEALTH_PATH, PROBE_PATH, TrafficTarget, address_of_instance, address_of_web, balancer_at,
+    database, encrypted, has_database, has_proxy, location, servers_of, serves,
 };
-use gaiola_model::config::Database;
 use gaiola_model::inventory::Ports;
 use gaiola_model::placement::{
     CertificateCopy, Door, DoorState, Phase, PlacedInstance, ProxyFiles,
 };
 use gaiola_model::proxy::{
-    Admin, Algorithm, Backend, Bind, Check, CheckKind, ClientTimeouts, Fixed, Frontend, Mode,
-    OnMarkedDown, Refusal, Route, Rule, Server, ServerTimeouts, Tls,
+    Admin, Algorithm, Backend, Bind, Check, CheckKind, Fixed, Frontend, Mode, Route, Rule, Server,
+    ServerTimeouts, Tls,
 };
 use gaiola_model::{InstanceName, Placement, ProxyConfig, Revision, ServerName, Tier};
 use ipnet::IpNet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,10 +34,11 @@ pub struct Paths {
 }
 
 const MAX_CLIENTS: u32 = 20_000;
-const MAX_DATABASE_SESSIONS: u32 = 1_000;
 /// Between our own servers a connection is established within a millisecond; a lost SYN is resent after a second, which
 /// is too late for any useful timeout.
 const CONNECT: Duration = Duration::from_millis(250);
+/// With TLS a busy server needs the processor to establish one.
+const CONNECT_TLS: Duration = Duration::from_millis(500);
 const CHECK_CONNECT: Duration = Duration::from_millis(150);
 
 /// Everything the proxy on `server` serves under the placement the store holds at revision `at`, with these of the site's files
@@ -57,13 +57,19 @@ pub fn proxy_config(
     let (frontends, backends) = match server.tier {
         Tier::Balancer => {
             let copy = files.certificates.as_ref();
-            balancer(placement, server, copy.map(|copy| served(copy, paths)))
+            let certificates = copy.map(|copy| served(copy, paths));
+            balancer(placement, server, certificates, paths)
         }
         Tier::Web => {
             let address = address_of_web(placement, server)?;
-            web(placement, address, directories(placement, files, paths))
+            web(
+                placement,
+                address,
+                directories(placement, files, paths),
+                paths,
+            )
         }
-        Tier::App if has_database(placement) => local_database_ports(placement, ports, paths),
+        Tier::App if has_proxy(placement, server) => app(placement, server, ports, paths),
         Tier::App | Tier::Database => return None,
     };
     Some(ProxyConfig {
@@ -75,10 +81,6 @@ pub fn proxy_config(
     })
 }
 
-fn has_database(placement: &Placement) -> bool {
-    servers_of(placement, Tier::Database).next().is_some()
-}
-
 /// Every VIP and port leads to the web tier, or to the instances if there is none. TLS has a port of its own, and the
 /// other ports redirect there; without certificates neither exists.
 ///
@@ -88,6 +90,7 @@ fn balancer(
     placement: &Placement,
     server: ServerName,
     certificates: Option<Tls>,
+    paths: &Paths,
 ) -> (Vec<Frontend>, Vec<Backend>) {
     let has_web = servers_of(placement, Tier::Web).next().is_some();
     let target = if placement.through_web { "web" } else { "app" };
@@ -128,10 +131,10 @@ fn balancer(
     }
     let mut backends = Vec::new();
     if has_web {
-        backends.push(web_backend(placement));
+        backends.push(web_backend(placement, paths));
     }
     if placement.past_web {
-        backends.push(app_backend(placement, Tier::Balancer));
+        backends.push(app_backend(placement, Tier::Balancer, paths));
     }
     (frontends, backends)
 }
@@ -177,6 +180,7 @@ fn web(
     placement: &Placement,
     address: SocketAddr,
     files: Vec<PathBuf>,
+    paths: &Paths,
 ) -> (Vec<Frontend>, Vec<Backend>) {
     let balancers = servers_of(placement, Tier::Balancer);
     let mut trusted: Vec<IpNet> = balancers
@@ -192,143 +196,56 @@ fn web(
         routes: vec![probe_route(), route(files, "app")],
         trusted,
     };
+    let bind = Bind {
+        tls: encrypted::to_web(placement, paths),
+        ..bind(placement, address)
+    };
     (
-        vec![http_frontend("http", vec![bind(placement, address)], mode)],
-        vec![app_backend(placement, Tier::Web)],
+        vec![http_frontend("http", vec![bind], mode)],
+        vec![app_backend(placement, Tier::Web, paths)],
     )
 }
 
-/// 127.0.0.1:5432 leads to the primary, 127.0.0.1:5433 to the standbys in turn, or to the primary while there is none.
-fn local_database_ports(
+/// The instances that speak TLS, and the local ports of the database.
+fn app(
     placement: &Placement,
+    server: ServerName,
     ports: Ports,
     paths: &Paths,
 ) -> (Vec<Frontend>, Vec<Backend>) {
-    let mode = |name: &str| Mode::Tcp {
-        backend: name.into(),
-        refusal: Refusal::Postgres,
-        sni: Vec::new(),
-    };
-    let bind = |port: u16| Bind::new((Ipv4Addr::LOCALHOST, port));
-    let frontend = |name: &str, port| Frontend {
-        maxconn: MAX_DATABASE_SESSIONS,
-        timeouts: ClientTimeouts {
-            // A pool may keep an idle session for long; it is closed when its server goes down, not by a timeout.
-            tunnel: Duration::from_secs(24 * 3600),
-            ..ClientTimeouts::default()
-        },
-        ..Frontend::new(name, vec![bind(port)], mode(name))
-    };
-    let database = placement.config.database.clone().unwrap_or_default();
-    let limited = primary_backend(PRIMARY, placement, &database, paths);
-    // Reads that find no standby do not wait behind the writes in the limit's queue.
-    let unlimited = database.maxconn.map(|_| {
-        let without = Database {
-            maxconn: None,
-            ..database.clone()
-        };
-        primary_backend("reads", placement, &without, paths)
-    });
-    let stand_in = unlimited.as_ref().unwrap_or(&limited);
-    let standbys = Backend {
-        servers: database_members(placement, |server| server_admin(placement, server)),
-        fallback: Some(stand_in.name.clone()),
-        ..database_backend("standbys", "/replica", paths)
-    };
-    let backends = [limited, standbys].into_iter().chain(unlimited);
-    (
-        vec![
-            frontend(PRIMARY, ports.primary),
-            frontend("standbys", ports.standbys),
-        ],
-        backends.collect(),
-    )
-}
-
-/// Leads to the primary. Only the check decides which server that is: one that is leaving stays primary until another
-/// takes over.
-fn primary_backend(
-    name: &str,
-    placement: &Placement,
-    database: &Database,
-    paths: &Paths,
-) -> Backend {
-    let mut backend = Backend {
-        servers: database_members(placement, |_| Admin::Ready),
-        exclusive: true,
-        ..database_backend(name, "/primary", paths)
-    };
-    backend.timeouts.queue = database.wait;
-    for server in &mut backend.servers {
-        server.maxconn = database.maxconn;
+    let (mut frontends, mut backends) = encrypted::instances(placement, server, paths);
+    if has_database(placement) {
+        let (local, primary) = database::local_ports(placement, ports, paths);
+        frontends.extend(local);
+        backends.extend(primary);
     }
-    backend
-}
-
-fn database_members(placement: &Placement, admin: impl Fn(ServerName) -> Admin) -> Vec<Server> {
-    let member = |server| {
-        let location = location(placement, server)?;
-        let ports = location.ports;
-        Some(Server {
-            admin: admin(server),
-            check_port: Some(ports.patroni),
-            ..Server::new(
-                TrafficTarget::Server(server).to_string(),
-                location.socket(ports.postgres),
-            )
-        })
-    };
-    let members = servers_of(placement, Tier::Database);
-    members.filter_map(member).collect()
-}
-
-/// A role is checked once a second and changes with the first answer; a new session waits up to 5 s for a server.
-fn database_backend(name: &str, path: &str, paths: &Paths) -> Backend {
-    Backend {
-        check: Some(Check {
-            kind: CheckKind::Https {
-                path: path.into(),
-                ca: paths.ca.clone(),
-                cert: paths.cert.clone(),
-                key: paths.key.clone(),
-            },
-            port: None,
-            host: None,
-            interval: Duration::from_secs(1),
-            fast_interval: Duration::from_millis(250),
-            connect: Duration::from_millis(500),
-            timeout: Duration::from_secs(1),
-            rise: 1,
-            fall: 1,
-        }),
-        timeouts: ServerTimeouts {
-            connect: Duration::from_secs(1),
-            user: Duration::from_secs(2),
-            queue_when_down: true,
-            ..ServerTimeouts::default()
-        },
-        on_marked_down: OnMarkedDown::ShutdownSessions,
-        ..Backend::new(name, Vec::new())
-    }
+    (frontends, backends)
 }
 
 /// The web servers, checked for the readiness of their proxies. Power loss is detected after 250 + 150 + 100 + 150 ms
 /// at most, a hang after 950.
 ///
 /// A balancer waits longer for a response than a web server does, so that the hop next to the failure reports it.
-fn web_backend(placement: &Placement) -> Backend {
+///
+/// With TLS it is the port of the traffic that is checked: a certificate that is not accepted takes a server down.
+fn web_backend(placement: &Placement, paths: &Paths) -> Backend {
     let member = |server| {
         let location = location(placement, server)?;
+        let tls = encrypted::with_web(placement, paths);
         Some(Server {
             admin: server_admin(placement, server),
-            check_port: Some(location.ports.proxy),
+            check_port: tls.is_none().then_some(location.ports.proxy),
+            check_path: tls.is_some().then(|| PROBE_PATH.into()),
+            tls,
             ..Server::new(
                 TrafficTarget::Server(server).to_string(),
                 location.socket(location.ports.web),
             )
         })
     };
-    let members = servers_of(placement, Tier::Web).filter_map(member);
+    let members: Vec<Server> = servers_of(placement, Tier::Web)
+        .filter_map(member)
+        .collect();
     Backend {
         check: Some(Check {
             kind: CheckKind::Http {
@@ -344,17 +261,17 @@ fn web_backend(placement: &Placement) -> Backend {
             fall: 2,
         }),
         timeouts: ServerTimeouts {
-            connect: CONNECT,
+            connect: to_connect(&members),
             response: Duration::from_secs(45),
             ..ServerTimeouts::default()
         },
-        ..Backend::new("web", members.collect())
+        ..Backend::new("web", members)
     }
 }
 
 /// The instances. Their check is patient: a busy instance answers late and must not be taken for lost. A server that
 /// has lost power accepts no connection, which is detected after 300 + 150 + 100 + 150 ms at most.
-fn app_backend(placement: &Placement, sender: Tier) -> Backend {
+fn app_backend(placement: &Placement, sender: Tier, paths: &Paths) -> Backend {
     let senders = servers_of(placement, sender).count();
     let member = |(name, placed): (&InstanceName, &PlacedInstance)| {
         let address = address_of_instance(placement, *name)?;
@@ -365,10 +282,11 @@ fn app_backend(placement: &Placement, sender: Tier) -> Backend {
                 Phase::Drain => Admin::Drain,
             },
             check_path: placed.health.clone(),
+            tls: placed.encrypted.then(|| encrypted::with_site(paths)),
             ..Server::new(TrafficTarget::Instance(*name).to_string(), address)
         })
     };
-    let members = placement.instances.iter().filter_map(member);
+    let members: Vec<Server> = placement.instances.iter().filter_map(member).collect();
     Backend {
         algorithm: Algorithm::LeastConn,
         check: Some(Check {
@@ -385,11 +303,17 @@ fn app_backend(placement: &Placement, sender: Tier) -> Backend {
             fall: 2,
         }),
         timeouts: ServerTimeouts {
-            connect: CONNECT,
+            connect: to_connect(&members),
             ..ServerTimeouts::default()
         },
-        ..Backend::new("app", members.collect())
+        ..Backend::new("app", members)
     }
+}
+
+/// How long a connection to one of them may take.
+fn to_connect(members: &[Server]) -> Duration {
+    let with_tls = members.iter().any(|member| member.tls.is_some());
+    if with_tls { CONNECT_TLS } else { CONNECT }
 }
 
 /// One proxy's share of an instance's limit, rounded up.
@@ -398,7 +322,7 @@ fn share(all: u32, senders: usize) -> u32 {
     all.div_ceil(senders)
 }
 
-fn server_admin(placement: &Placement, server: ServerName) -> Admin {
+pub(super) fn server_admin(placement: &Placement, server: ServerName) -> Admin {
     if serves(placement, server) {
         Admin::Ready
     } else {

@@ -1,4 +1,4 @@
-//! Sites on machines: `file lb=a,b app=a,c spare=m vips=10.77.0.100` begins one, or applies another file; `scale web=+m`.
+//! Sites on machines: `file lb=a,b app=a,c spare=m vips=10.77.0.100 encrypt=yes` begins one, or applies another file; `scale web=+m`.
 
 use super::Site;
 use gaiola_core::{merge, rollout};
@@ -90,6 +90,7 @@ fn file(words: &[&str]) -> Config {
                 let seconds = value.parse().expect("seconds");
                 drain = Some(Duration::from_secs(seconds));
             }
+            ("encrypt", _) => machines.encrypt = value == "yes",
             ("spare", _) => machines.spare.extend(on),
             ("vips", _) => {
                 let vip = |vip: &str| vip.parse::<IpAddr>().expect("a VIP");

@@ -22,6 +22,9 @@ pub struct Machines {
     /// Whether only the site's machines may connect to its inner ports. Default true.
     #[serde(default = "yes")]
     pub firewall: bool,
+    /// Whether the tiers speak mutual TLS with each other. Default false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encrypt: bool,
 }
 
 const fn yes() -> bool {
@@ -35,6 +38,7 @@ impl Default for Machines {
             spare: Vec::new(),
             lost: Vec::new(),
             firewall: yes(),
+            encrypt: false,
             power: None,
         }
     }

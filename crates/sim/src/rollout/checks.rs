@@ -4,7 +4,8 @@ use super::World;
 use crate::violation::{Rule, Violation};
 use gaiola_core::topology::{self, TrafficTarget};
 use gaiola_model::placement::{
-    DatabaseRole, DoorState, InstanceState, Phase, PlacedInstance, ReleaseNumber,
+    DatabaseRole, DoorState, Encryption, InstanceState, Phase, PlacedInstance, ReleaseNumber,
+    Template,
 };
 use gaiola_model::{InstanceName, Placement, ServerName, Tier, Time};
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,6 +64,32 @@ impl World {
             .retain(|target, _| quiet.contains(target));
         for target in quiet {
             self.checker.quiet_since.entry(target).or_insert(now);
+        }
+    }
+
+    /// What a proxy sends and what another accepts follows from the step that each has; those that are not neighbours do not
+    /// understand each other. A proxy that is down sends nothing, and comes back with the order on its disk.
+    pub(super) fn check_encryption(&self) -> Result<(), Violation> {
+        let step = |(server, machine): (&ServerName, &super::Machine)| {
+            let placement = self.held(machine.proxy.as_ref()?.revision)?;
+            Some((
+                Encryption::STEPS
+                    .iter()
+                    .position(|step| *step == placement.encryption)?,
+                *server,
+            ))
+        };
+        let steps = self.machines.iter().filter_map(step);
+        let (least, most) = (steps.clone().min(), steps.max());
+        match least.zip(most) {
+            Some((least, most)) if most.0 > least.0 + 1 => {
+                let how = format!(
+                    "{} is at step {} and {} at step {}",
+                    least.1, least.0, most.1, most.0
+                );
+                Err(Rule::Encryption.broken(how))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -221,14 +248,19 @@ impl World {
     fn is_old(&self, next: &Placement, name: InstanceName, placed: &PlacedInstance) -> bool {
         let restart = self.desired.restarts.get(&name.server);
         let config = &self.desired.config;
-        let wanted = (self.desired.release.number, config.database.is_some());
+        let encrypted = config.encrypts() && next.encryption >= Encryption::Used;
+        let wanted = (
+            self.desired.release.number,
+            config.database.is_some(),
+            encrypted,
+        );
         let prepared = next.released >= Some(self.desired.release.number);
         let good = next
             .good
             .as_ref()
             .filter(|_| next.failed.is_some() || !prepared);
-        let (release, database) = good.map_or(wanted, |good| (good.release, good.database));
-        (placed.release, placed.database) != (release, database)
+        let of = |good: &Template| (good.release, good.database, good.encrypted);
+        (placed.release, placed.database, placed.encrypted) != good.map_or(wanted, of)
             || placed.restart < restart.copied().unwrap_or_default()
     }
 

@@ -18,6 +18,8 @@ pub(super) fn stand(config: &mut Config, hosts: u8, rng: &mut fastrand::Rng) {
     }
     all.retain(|machine| !machines.has_server(&machine.ssh));
     machines.spare = all;
+    // Chance that is not used up: other stories stay as they are.
+    machines.encrypt = rng.clone().bool() && (config.balancer.is_some() || config.web.is_some());
     config.set_machines(machines);
     if let Some(balancer) = &mut config.balancer {
         let vips = 0..rng.u8(0..3);

@@ -74,6 +74,10 @@ pub(super) fn machines(sections: &Sections<'_>, mistakes: &mut Mistakes<'_>) -> 
     });
     let section = sections.machines.as_ref();
     let firewall = section.and_then(|section| section.boolean("firewall", mistakes));
+    let encrypt = section.and_then(|section| section.boolean("encrypt", mistakes));
+    if encrypt == Some(true) {
+        has_someone_to_encrypt(sections, mistakes);
+    }
     let power = section.and_then(|section| text(section, "power", value::command, mistakes));
     let all = servers.iter().map(|(_, machine)| machine).chain(&spare);
     let known = known(all, mistakes);
@@ -91,8 +95,23 @@ pub(super) fn machines(sections: &Sections<'_>, mistakes: &mut Mistakes<'_>) -> 
         spare: spare.into_iter().map(whole).collect(),
         lost: Vec::new(),
         firewall: firewall.unwrap_or(true),
+        encrypt: encrypt.unwrap_or(false),
         power,
     })
+}
+
+/// Clients, who have no certificate of the site, must not be those who connect to the instances.
+fn has_someone_to_encrypt(sections: &Sections<'_>, mistakes: &mut Mistakes<'_>) {
+    let is_there = |tier| sections.tier(tier).is_some();
+    if is_there(Tier::Balancer) || is_there(Tier::Web) {
+        return;
+    }
+    let section = sections.machines.as_ref();
+    let span = section.and_then(|section| section.value_span("encrypt"));
+    let what = "`encrypt` is true, but clients connect to the instances themselves";
+    let hint =
+        "add [balancer] or [web], which then speak TLS with the instances, or leave `encrypt` out";
+    mistakes.add(&span.unwrap_or_default(), what, hint);
 }
 
 fn every_tier_names_its_own(sections: &Sections<'_>, mistakes: &mut Mistakes<'_>) {

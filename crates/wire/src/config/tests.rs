@@ -174,6 +174,7 @@ servers = ["db-a"]
 spare = ["m-9", { ssh = "m-10", address = "10.0.0.30" }]
 power = "bin/power"
 firewall = false
+encrypt = true
 "#;
 
 #[test]
@@ -210,7 +211,7 @@ fn a_file_may_name_machines() {
         .collect();
     assert_eq!(spare, ["m-9", "m-10"]);
     assert_eq!(machines.power.as_deref(), Some("bin/power"));
-    assert!(!machines.firewall && machines.lost.is_empty());
+    assert!(!machines.firewall && machines.encrypt && machines.lost.is_empty());
     assert_eq!(Tier::ALL.map(|tier| config.servers(tier)), [2, 2, 2, 1]);
     assert_eq!(config.app.servers, 2);
     let balancer = config.balancer.unwrap();
@@ -229,6 +230,22 @@ fn a_site_may_stand_on_one_machine() {
     assert_eq!(config.server_names().count(), 4);
     assert_eq!(config.machines.unwrap().all(), [&Machine::new("a")]);
     assert_eq!(config.balancer.unwrap().vips, Some(Vec::new()));
+}
+
+#[test]
+fn tiers_speak_tls_only_where_no_client_connects_to_instances() {
+    let app = "site = 's'\n[app]\nrun = 'x'\nservers = ['a']\n";
+    let encrypt = "[machines]\nencrypt = true\n";
+    let why = "6:11: `encrypt` is true, but clients connect to the instances themselves; ";
+    let said = said(&format!("{app}{encrypt}"));
+    assert!(said.len() == 1 && said[0].starts_with(why), "{said:?}");
+    let web = format!("{app}{encrypt}[web]\nservers = ['a']");
+    assert!(load(&web).unwrap().encrypts());
+    assert!(
+        !load(&format!("{app}[machines]\nencrypt = false"))
+            .unwrap()
+            .encrypts()
+    );
 }
 
 #[test]

@@ -35,7 +35,7 @@ const KEYS: &[(&str, &[&str])] = &[
             "site", "balancer", "web", "app", "database", "machines", "drill",
         ],
     ),
-    ("machines", &["spare", "power", "firewall"]),
+    ("machines", &["spare", "power", "firewall", "encrypt"]),
     (MACHINE, &["ssh", "address", "interface"]),
     (
         "balancer",

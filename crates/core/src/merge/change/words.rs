@@ -76,6 +76,12 @@ impl fmt::Display for Change {
             Self::Strict(false) => f.write_str(
                 "database: strict is unset: writes go on unreplicated when no standby is left",
             ),
+            Self::Encrypt(true) => f.write_str(
+                "machines: encrypt is set: the tiers speak TLS with each other; instances are replaced one at a time",
+            ),
+            Self::Encrypt(false) => f.write_str(
+                "machines: encrypt is unset: the tiers speak plain text with each other; instances are replaced one at a time",
+            ),
             Self::Drill => f.write_str("drill: changes: the next drill loads the site so"),
             Self::Disk => f.write_str(
                 "drill: disk changes: it holds for database servers that have no data yet",

@@ -105,6 +105,28 @@ fn a_server_keeps_its_name_while_its_machine_has_the_tier() {
 }
 
 #[test]
+fn whether_the_tiers_speak_tls_is_what_the_file_says() {
+    let plain = file("web: a | app: a b");
+    let mut encrypted = plain.clone();
+    encrypted.machines.as_mut().unwrap().encrypt = true;
+    let on = merged(&plain, &plain, &encrypted, None);
+    assert!(on.encrypts());
+    let words = in_words(&plain, &on);
+    assert!(
+        words.len() == 1 && words[0].contains("the tiers speak TLS"),
+        "{words:?}"
+    );
+    assert!(scaled(&on, "app=1").encrypts());
+    let off = merged(&encrypted, &on, &plain, None);
+    assert!(!off.encrypts());
+    let words = in_words(&on, &off);
+    assert!(
+        words.len() == 1 && words[0].contains("plain text"),
+        "{words:?}"
+    );
+}
+
+#[test]
 fn a_number_is_free_only_once_its_server_has_left() {
     let base = file("app: a b | spare: m");
     let stands = placed(&base);
