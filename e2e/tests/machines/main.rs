@@ -4,6 +4,7 @@
 mod cloud;
 mod drill;
 mod eight;
+mod encrypt;
 mod ends;
 mod faults;
 mod guests;
