@@ -7,6 +7,7 @@ mod stages;
 use crate::machines::Seen;
 use crate::site::Ran;
 use serde_json::Value;
+use std::time::{Duration, Instant};
 
 /// A site that scenarios are played on.
 pub trait Stage {
@@ -69,10 +70,14 @@ pub const ALL: [(&str, Scenario); 8] = [
 
 /// What was written is there after everything was stopped. The last one, since nothing is served meanwhile.
 pub fn stops(stage: &dyn Stage) {
-    let seen = stage.under_load(&mut || {});
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let seen = stage.under_load(&mut || {
+        while !stage.page("/api/entries").contains("drill") {
+            assert!(Instant::now() < deadline, "nothing was written");
+        }
+    });
     seen.assert_nothing_failed();
     let before = stage.page("/api/entries");
-    assert!(before.contains("drill"), "{before}");
     stage.gaiola(&["down"]).expect(0, &[]);
     stage.gaiola(&["status"]).expect(3, &[]);
     stage.up().expect(0, &[]);
@@ -140,7 +145,7 @@ fn reaches(stage: &dyn Stage) {
         .gaiola(&["logs", "-n", "app1"])
         .expect(0, &["serves on"]);
     stage.gaiola(&["events"]).expect(0, &["app1"]);
-    stage.gaiola(&["plan"]).expect(0, &["nothing to change"]);
+    stage.gaiola(&["plan"]).expect(0, &["nothing would change"]);
     stage.gaiola(&["check"]).expect(0, &[]);
 }
 

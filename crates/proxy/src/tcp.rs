@@ -178,7 +178,7 @@ async fn serve_with(
                 return Some(Served::Unencrypted);
             }
             let silence = config.timeouts.tunnel;
-            let end = copy(client, backend, permit, stream, silence, notes).await;
+            let end = copy(client, backend, permit, stream, (limit, silence), notes).await;
             Some(Served::ByServer(end))
         }
         Err(NoServer::Superseded) => None,
@@ -351,22 +351,28 @@ async fn copy(
     backend: &Backend,
     permit: Permit,
     mut server: Stream,
-    silence: Duration,
+    (limit, silence): (Duration, Duration),
     notes: &mut Notes,
 ) -> Ended {
     let down = permit.server.shut(backend.config.on_marked_down);
     client.origin.activity.tunnel();
+    let asks = backend.config.servers.get(permit.index);
+    let asks = asks.and_then(|server| server.tls.as_ref()?.starttls);
+    let (begun, said) = match asks {
+        Some(StartTls::Postgres) => postgres::begin(client, &mut server, limit).await,
+        None => (0, Vec::new()),
+    };
     let early = client.early.take();
     let first = early.as_ref().map_or(&[][..], io::Buffer::filled);
     let end = tunnel(
         (&mut client.stream, first),
-        (&mut server, &[]),
+        (&mut server, &said),
         silence,
         down,
     )
     .await;
     drop((server, permit));
-    notes.received = end.to_server;
+    notes.received = end.to_server + begun;
     notes.bytes = end.to_client;
     notes.fail(end.cause, end.reason);
     end

@@ -13,7 +13,7 @@ const LISTENING: &str = "ss -ltnpH | grep guestbook | awk '{print $4}' | sort";
 /// The sessions of the site's own role, as an instance's URL shows them: how many are encrypted, and how many are not.
 const SESSIONS: &str = "pid=$(pgrep -x guestbook | head -n 1); \
     url=$(tr '\\0' '\\n' </proc/$pid/environ | sed -n 's/^DATABASE_URL=//p'); \
-    psql -XAtc \"select count(*) filter (where ssl) || ' ' || count(*) filter (where not ssl) \
+    PGSSLMODE=disable psql -XAtc \"select count(*) filter (where ssl) || ' ' || count(*) filter (where not ssl) \
     from pg_stat_ssl join pg_stat_activity using (pid) where usename = current_user\" \"$url\"";
 
 /// What the web server of m2 answers to a request in plain text: the first letters.

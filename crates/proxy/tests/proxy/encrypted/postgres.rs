@@ -182,6 +182,9 @@ fn postgresql_itself_knows_the_session_as_one_with_a_certificate() {
     assert!(interrupted.contains("user request"), "{interrupted}");
 }
 
+/// As in a site sessions begin with SCRAM, for which a server behind TLS offers channel binding.
+const PASSWORD: &str = "a password";
+
 /// A PostgreSQL of its own that accepts only clients with a certificate of the site.
 struct Database {
     site: Site,
@@ -202,7 +205,9 @@ impl Database {
         let [ca, own] = ["ca.pem", "own.pem"].map(|name| directory.path().join(name));
         std::fs::copy(site.ca(), &ca).unwrap();
         std::fs::copy(&site.certificate, &own).unwrap();
-        for path in [directory.path(), &ca, &own] {
+        let password = directory.path().join("password");
+        std::fs::write(&password, PASSWORD).unwrap();
+        for path in [directory.path(), &ca, &own, &password] {
             let owner = owner();
             if let Some((user, group)) = owner {
                 std::os::unix::fs::chown(path, Some(user), Some(group)).unwrap();
@@ -211,12 +216,15 @@ impl Database {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         std::fs::set_permissions(&own, mode).unwrap();
         let made = as_owner(&bin.join("initdb"))
-            .args(["--auth=trust", "--username=shop", "--no-sync", "-D"])
+            .args(["--auth=scram-sha-256", "--username=shop", "--no-sync"])
+            .arg("--pwfile")
+            .arg(&password)
+            .arg("-D")
             .arg(&data)
             .output()
             .unwrap();
         assert!(made.status.success(), "{made:?}");
-        let hba = "hostssl all all 127.0.0.0/8 trust clientcert=verify-ca\n";
+        let hba = "hostssl all all 127.0.0.0/8 scram-sha-256 clientcert=verify-ca\n";
         std::fs::write(data.join("pg_hba.conf"), hba).unwrap();
         let address = free_address();
         let postmaster = as_owner(&bin.join("postgres"))
@@ -246,6 +254,7 @@ impl Database {
         );
         psql.args(["-X", "-A", "-t", "-q", "-d", &target]);
         psql.env("HOME", "/nonexistent");
+        psql.env("PGPASSWORD", PASSWORD);
         psql
     }
 
