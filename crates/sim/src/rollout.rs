@@ -72,6 +72,8 @@ pub struct Story {
     pub steps: u64,
     /// From the last fault until the site had settled.
     pub settled_after: Duration,
+    /// Number of machines whose place another one took by itself.
+    pub replaced: u64,
 }
 
 /// Runs one seed to its end: one conductor that sees the store as it is.
@@ -161,6 +163,8 @@ struct World {
     known_targets: RefCell<Targets>,
     trace: Vec<String>,
     steps: u64,
+    /// Machines that gave their place to another by themselves.
+    replaced: u64,
 }
 
 impl World {
@@ -208,6 +212,7 @@ impl World {
             known_targets: RefCell::default(),
             trace: Vec::new(),
             steps: 0,
+            replaced: 0,
         }
     }
 
@@ -255,6 +260,7 @@ impl World {
         Ok(Story {
             steps: self.steps,
             settled_after,
+            replaced: self.replaced,
         })
     }
 
@@ -280,6 +286,9 @@ impl World {
         self.facts.store_members = self.store_members.clone();
         self.facts
             .observe(self.now, &self.store.placement, self.store.at, observed);
+        if self.hosts > 0 {
+            self.replace_gone()?;
+        }
         let next = self.next();
         let Some(placement) = next.placement else {
             return Ok(());
