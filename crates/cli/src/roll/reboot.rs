@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(gone.step(at(60), None), Progress::Waits);
         assert_eq!(gone.step(at(100), Some("one")), Progress::Waits);
         assert_eq!(gone.step(at(190), Some("one")), Progress::StaysUp);
-        let (mut late, _) = restart();
+        let (mut late, now) = restart();
         assert_eq!(late.step(now + LIMIT, None), Progress::Late);
     }
 

@@ -6,7 +6,7 @@ use gaiola_core::merge::{self, Scale};
 use gaiola_core::rollout::{self, AutoReplace};
 use gaiola_model::config::{Config, Machine, Machines};
 use gaiola_model::inventory::Host;
-use gaiola_model::{Inventory, Placement, ServerName, Tier};
+use gaiola_model::{Inventory, Placement, ServerName, Tier, Time};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -14,6 +14,9 @@ use std::time::Duration;
 
 /// How long a machine is gone until a spare one takes its place.
 const REPLACE_AFTER: Duration = Duration::from_secs(15);
+
+/// After every story.
+pub(super) const NEVER: Time = Time::from_start(Duration::from_secs(1 << 20));
 
 /// As a file names them: every tier on as many machines as it has servers, if there are that many; the others are spare.
 pub(super) fn stand(config: &mut Config, hosts: u8, rng: &mut fastrand::Rng) {
@@ -114,6 +117,7 @@ impl World {
             return Ok(());
         };
         self.check_replaced(&gone)?;
+        self.shut_out(&gone);
         let replaced = merge::replace(&self.desired.config, &gone.0, Some(&onto.0));
         let replaced = replaced.expect("a machine that is gone, and a spare one");
         self.desired.config = replaced.config;
@@ -122,6 +126,17 @@ impl World {
         self.replaced += 1;
         self.note(format!("> {onto} takes the place of {gone}"));
         Ok(())
+    }
+
+    /// A machine that was replaced starts nothing any more.
+    fn shut_out(&mut self, gone: &Host) {
+        for (name, placed) in &self.store.placement.servers {
+            if placed.location.host == *gone
+                && let Some(machine) = self.machines.get_mut(name)
+            {
+                machine.off_until = NEVER;
+            }
+        }
     }
 
     /// The machines that have power, and the spare ones.
