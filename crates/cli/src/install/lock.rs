@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use gaiola_control::ssh::quote;
 use gaiola_model::inventory::Host;
 use std::ffi::OsString;
-use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -248,7 +248,7 @@ impl Holder {
 }
 
 /// Passes on what is answered until the output ends.
-fn read_answers(output: impl Read, answered: &SyncSender<u8>) {
+fn read_answers(output: impl BufRead, answered: &SyncSender<u8>) {
     for sign in output.bytes() {
         let Ok(sign) = sign else { return };
         if sign != BEAT_SIGN && !sign.is_ascii_whitespace() && answered.send(sign).is_err() {
