@@ -19,13 +19,14 @@ const MACHINES_DOWN_LIMIT: Duration = Duration::from_secs(480);
 /// `gaiola down`.
 pub(crate) fn down(global: &Global, down: &Down) -> anyhow::Result<Exit> {
     let mut place = place(global, &down.of.file)?;
+    let mut authority = None;
     if down.purge {
         if global.machine.is_some() {
             bail!(
                 "--purge removes the whole site, not one machine; leave --machine out, or take the machine out of the file and run: gaiola up"
             );
         }
-        know_all(&mut place)?;
+        authority = know_all(&mut place)?;
         purge::confirm(global, &place.site, &all_of(&place))?;
     }
     let client = match &place.machines {
@@ -47,7 +48,7 @@ pub(crate) fn down(global: &Global, down: &Down) -> anyhow::Result<Exit> {
         }
     }
     if down.purge {
-        return purge_all(global, &place, started);
+        return purge_all(global, &place, authority.as_ref(), started);
     }
     Ok(Exit::Ok)
 }
@@ -85,7 +86,12 @@ fn say_down(global: &Global, client: &SiteClient, started: Instant, purge: bool)
 }
 
 /// Removes everything; says what was removed, and what was not.
-fn purge_all(global: &Global, place: &Place, started: Instant) -> anyhow::Result<Exit> {
+fn purge_all(
+    global: &Global,
+    place: &Place,
+    authority: Option<&purge::Authority>,
+    started: Instant,
+) -> anyhow::Result<Exit> {
     let Some(hosts) = &place.machines else {
         let state = State::of(&place.site);
         let folder = state.folder();
@@ -98,7 +104,7 @@ fn purge_all(global: &Global, place: &Place, started: Instant) -> anyhow::Result
     };
     let runtime = crate::runtime::runtime()?;
     let machines = Machines::new(hosts.clone())?;
-    let emptied = purge::empty(&place.site, &machines, purge::Running::Ended);
+    let emptied = purge::empty(&place.site, &machines, purge::Running::Ended, authority);
     let emptied = runtime.block_on(emptied);
     emptied
         .lines()
@@ -117,17 +123,22 @@ fn purge_all(global: &Global, place: &Place, started: Instant) -> anyhow::Result
     )
 }
 
-/// Adds the machines that those know which the caller knows: all that will be emptied.
-fn know_all(place: &mut Place) -> anyhow::Result<()> {
-    if let Some(hosts) = &mut place.machines {
-        let named = Machines::new(hosts.clone())?;
-        let runtime = crate::runtime::runtime()?;
-        let known = runtime.block_on(purge::known(&place.site, &named));
-        let new = known.into_iter().filter(|host| !hosts.contains(host));
-        let new: Vec<Host> = new.collect();
-        hosts.extend(new);
-    }
-    Ok(())
+/// Adds the machines that those know which the caller knows: all that will be emptied. Returns the authority of the site that they are
+/// part of.
+fn know_all(place: &mut Place) -> anyhow::Result<Option<purge::Authority>> {
+    let Some(hosts) = &mut place.machines else {
+        return Ok(None);
+    };
+    let named = Machines::new(hosts.clone())?;
+    let runtime = crate::runtime::runtime()?;
+    // Before others are added: by a machine of another site its machines would be.
+    runtime.block_on(purge::authority(&place.site, &named, purge::LOGIN_LIMIT))?;
+    let known = runtime.block_on(purge::known(&place.site, &named));
+    let new = known.into_iter().filter(|host| !hosts.contains(host));
+    let new: Vec<Host> = new.collect();
+    hosts.extend(new);
+    let all = Machines::new(hosts.clone())?;
+    runtime.block_on(purge::authority(&place.site, &all, purge::LOGIN_LIMIT))
 }
 
 /// The machines that could not be brought down, and why, a line each.

@@ -12,6 +12,7 @@ mod procfile;
 mod tests;
 mod text;
 
+use crate::answer;
 use crate::args::{Global, Init};
 use crate::file;
 use crate::operate::size;
@@ -42,7 +43,7 @@ pub(crate) fn init(global: &Global, init: &Init) -> anyhow::Result<Exit> {
     }
     let folder = file::site_folder(path)?;
     let mut wishes = wishes(global, init, &folder)?;
-    if !global.yes && ask::is_possible() {
+    if !global.yes && answer::is_possible() {
         ask::complete(&mut wishes)?;
     }
     let draft = match Draft::of(&wishes) {

@@ -71,18 +71,21 @@ pub(crate) fn up(global: &Global, up: &Up, config: Config) -> anyhow::Result<Exi
     if let Err(error) = runtime.block_on(install.is_of_this_version(&serving)) {
         return refuse(global, &error);
     }
-    let _lock = match runtime.block_on(lock::take(&machines, "gaiola up")) {
+    let mut lock = match runtime.block_on(lock::take(&machines, "gaiola up")) {
         Ok(lock) => lock,
         Err(error) => return refuse(global, &error),
     };
+    lock.still_held()?;
     local.emptied = runtime.block_on(install.empty_back(&running, &machines))?;
     // What was seen there is there no more.
     examined.retain(|host, _| !local.emptied.contains(&host.0));
-    runtime.block_on(install.prepare(&machines, &examined))?;
+    runtime.block_on(install.prepare(&machines, &examined, &mut lock))?;
     let client = install.wait(&machines, &runtime)?;
+    lock.still_held()?;
     let tls = config.speaks_tls();
     let exit = deploy(global, &client, local)?;
     if exit == Exit::Ok {
+        lock.still_held()?;
         let empty = leaving::empty_gone(&config.site, &running, &client, &file);
         for line in client.runtime.block_on(empty)? {
             show(global, install.started, &line);
@@ -175,9 +178,15 @@ impl Install<'_> {
             return Ok(Vec::new());
         }
         let staying = machines.only(|host| !back.contains(host));
-        purge::authority_stays(&self.config.site, &staying).await?;
+        let authority = purge::authority_stays(&self.config.site, &staying).await?;
         let back = machines.only(|host| back.contains(host));
-        let emptied = purge::empty(&self.config.site, &back, purge::Running::Left).await;
+        let emptied = purge::empty(
+            &self.config.site,
+            &back,
+            purge::Running::Left,
+            Some(&authority),
+        )
+        .await;
         for line in emptied.lines() {
             let line = format!("{line}; it was replaced, and is a new machine now");
             show(self.global, self.started, &line);
@@ -231,6 +240,7 @@ impl Install<'_> {
         &self,
         machines: &Machines,
         examined: &BTreeMap<Host, Examined>,
+        lock: &mut lock::Lock,
     ) -> anyhow::Result<()> {
         let program = Program::own()?;
         let mut changed: BTreeMap<Host, bool> = BTreeMap::new();
@@ -243,6 +253,7 @@ impl Install<'_> {
                 self.say(&host, &format!("installed {installed}"));
             }
         }
+        lock.still_held()?;
         let sent = machines.all_succeed(|ssh| {
             let program = program.clone();
             async move { program.send(&ssh).await }
@@ -253,10 +264,12 @@ impl Install<'_> {
             }
             changed.insert(host, sent);
         }
+        lock.still_held()?;
         for host in identity::establish(self.config, machines, examined).await? {
             self.say(&host, "has a certificate of the site");
             changed.insert(host, true);
         }
+        lock.still_held()?;
         let started = machines.all_succeed(|ssh| {
             let restart = changed.get(ssh.host()).copied().unwrap_or(false);
             let script = start_script(&self.config.site, restart);

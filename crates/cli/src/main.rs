@@ -5,6 +5,7 @@
 #[macro_use]
 mod output;
 
+mod answer;
 mod args;
 mod candidates;
 mod change;

@@ -76,7 +76,8 @@ fn what_is_left(client: &SiteClient, lost: &Host, after: &Machines) -> Vec<Strin
     let staying: BTreeSet<Host> = staying.filter(|host| host != lost).collect();
     let emptied = client.runtime.block_on(async {
         let machines = Connections::new([lost.clone()])?;
-        purge::authority_stays(&client.site, &Connections::new(staying)?).await?;
+        let staying = Connections::new(staying)?;
+        let authority = purge::authority_stays(&client.site, &staying).await?;
         // Another operator may have made it part of the site again.
         let now: Option<Machines> = client.ask(&Request::get("/machines")).await?;
         let status: Status = client.ask(&Request::get("/status")).await?;
@@ -85,7 +86,7 @@ fn what_is_left(client: &SiteClient, lost: &Host, after: &Machines) -> Vec<Strin
         if !now.is_some_and(|all| all.is_lost(lost)) || status.servers.is_empty() || is_in_use {
             bail!("it may be in use");
         }
-        anyhow::Ok(purge::empty(&client.site, &machines, Running::Left).await)
+        anyhow::Ok(purge::empty(&client.site, &machines, Running::Left, Some(&authority)).await)
     });
     match emptied {
         Ok(emptied) if emptied.left.is_empty() => emptied.lines().collect(),

@@ -4,6 +4,7 @@ mod command;
 mod exchange;
 mod reboot;
 mod rolling;
+mod store;
 mod upgrade;
 
 pub(crate) use upgrade::upgrade;

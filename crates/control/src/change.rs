@@ -20,10 +20,12 @@ use first::{found, is_new};
 use follow::follow;
 use gaiola_core::merge::{self, Scale};
 use gaiola_core::rollout;
+use gaiola_model::inventory::Host;
 use gaiola_model::placement::{Desired, Placement, Revision};
 use gaiola_model::{Config, Exit, Inventory, ServerName, Tier};
 use gaiola_store::view::Keys;
 use gaiola_store::{Expected, Store, StoreError};
+use http_body_util::channel::Channel;
 use release::{has_certificates, make_release, spread};
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -47,6 +49,35 @@ pub async fn carry_out(site: &Rc<Site>, asked: ChangeRequest, steps: &mut Steps)
         Ok(since) => follow(site, since, deploys, deadline, steps).await,
         Err(outcome) => outcome,
     }
+}
+
+/// As `gaiola replace`, without an operator. It writes what is desired then and does not follow it, so that operators can change the site
+/// meanwhile. `decided_on`: the desired state that this was decided on.
+pub(crate) async fn replace_unattended(
+    site: &Rc<Site>,
+    (gone, onto): (&Host, &Host),
+    decided_on: Revision,
+) -> Result<(), Outcome> {
+    let Ok(_held) = site.change.try_lock() else {
+        return Err(refused(
+            Exit::ChangeUnderWay,
+            "another change is in progress",
+        ));
+    };
+    // Nobody reads the steps: the event log has what is done.
+    let (sender, _) = Channel::new(1);
+    let mut work = Work {
+        site,
+        deadline: Instant::now() + STORE_LIMIT,
+        steps: &mut Steps::new(sender),
+    };
+    let (_, at, _) = work.desired().await?;
+    if at != decided_on {
+        let why = "the site was changed meanwhile";
+        return Err(refused(Exit::ChangeUnderWay, why));
+    }
+    let written = replace::replace(&mut work, &gone.0, Some(&onto.0), false).await;
+    written.map(drop)
 }
 
 /// The context of a change.

@@ -5,3 +5,4 @@ pub mod poll;
 pub mod relay;
 pub mod serve;
 pub mod status;
+pub(crate) mod store;

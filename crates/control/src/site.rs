@@ -7,6 +7,7 @@ use crate::traffic::Traffic;
 use gaiola_agent::state::{Order, State};
 use gaiola_core::rollout::Facts;
 use gaiola_model::event::Event;
+use gaiola_model::inventory::Host;
 use gaiola_model::placement::{Placement, Revision};
 use gaiola_model::{SiteName, Time};
 use gaiola_net::pki::PkiError;
@@ -14,7 +15,7 @@ use gaiola_store::events::Events;
 use gaiola_store::view::{self, Keys, View};
 use gaiola_store::{Store, etcd};
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -43,6 +44,8 @@ pub struct Site {
     pub store: RefCell<Option<Store>>,
     /// What was seen so far, and since when.
     pub facts: RefCell<Facts>,
+    /// Machines that answered when it was last asked whether one that is gone may be replaced.
+    pub answering: RefCell<BTreeSet<Host>>,
     /// The last events, the newest last.
     pub events: RefCell<VecDeque<Event>>,
     /// What proxies and agents count.
@@ -78,6 +81,7 @@ impl Site {
             view,
             store: RefCell::default(),
             facts: RefCell::default(),
+            answering: RefCell::default(),
             events: RefCell::default(),
             traffic: Traffic::default(),
             change: tokio::sync::Mutex::new(()),

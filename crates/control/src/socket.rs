@@ -86,6 +86,7 @@ async fn respond(site: Rc<Site>, request: Request<Incoming>) -> Response {
         ),
         (Method::GET, "/ping") => json(&site.info()),
         (Method::GET, "/status") => json(&status(&site)),
+        (Method::GET, "/store") => json(&monitor::store::members(&site).await),
         (Method::POST, "/change") => match read_json::<ChangeRequest>(request).await {
             Ok(asked) => stream_change(site, asked),
             Err(refusal) => refusal,

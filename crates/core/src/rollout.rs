@@ -10,6 +10,7 @@
 //! - No server leaves if that would leave its tier with fewer healthy ones than wanted.
 //! - Two database servers are never drained at the same time, and the last one is never removed.
 
+mod auto_replace;
 mod doors;
 mod drain;
 mod encryption;
@@ -23,6 +24,7 @@ mod servers;
 mod settled;
 mod view;
 
+pub use auto_replace::{AutoReplace, Kept, auto_replace, machines_to_ask};
 pub use facts::Facts;
 pub use replace::{Leaving, ReplaceRefused, may_replace};
 pub use servers::{DrainRefused, all_drained, may_drain};

@@ -1,4 +1,7 @@
-//! Lists in sentences.
+//! Lists and durations in sentences.
+
+use std::fmt;
+use std::time::Duration;
 
 /// `app1`, `app1 and db1`, `lb1, web1 and app1`.
 pub(crate) fn all_of(items: impl IntoIterator<Item = impl ToString>) -> String {
@@ -9,9 +12,31 @@ pub(crate) fn all_of(items: impl IntoIterator<Item = impl ToString>) -> String {
     }
 }
 
+/// Whole minutes, or seconds below two of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Long(pub(crate) Duration);
+
+impl fmt::Display for Long {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_secs() {
+            seconds @ ..120 => write!(f, "{seconds} s"),
+            seconds => write!(f, "{} min", seconds / 60),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_duration_is_told_in_seconds_then_in_minutes() {
+        let long = |seconds| Long(Duration::from_secs(seconds)).to_string();
+        assert_eq!(
+            [0, 119, 120, 659].map(long),
+            ["0 s", "119 s", "2 min", "10 min"]
+        );
+    }
 
     #[test]
     fn the_last_of_several_is_joined_by_and() {

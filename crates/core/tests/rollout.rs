@@ -65,6 +65,7 @@ impl common::World for Site {
             "file" => self.apply_file(rest),
             "scale" => return self.scale(rest[0]),
             "replace" => return self.replace(rest),
+            "auto" => return self.auto_replace(rest),
             "set" => {
                 let desired = self.desired.as_mut().expect("begin with `site`");
                 rest.iter().for_each(|word| set(desired, word));

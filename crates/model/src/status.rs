@@ -59,6 +59,15 @@ pub struct Status {
     pub events: Vec<Event>,
 }
 
+/// A member of the store, as it answered when it was asked itself: an agent's report does not show a member that has not come back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreMemberStatus {
+    /// The server that carries it.
+    pub server: ServerName,
+    /// What is wrong with it, in words that follow its name; `None`: it votes and follows the leader.
+    pub trouble: Option<String>,
+}
+
 /// Progress of the last change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Generation {

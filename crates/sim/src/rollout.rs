@@ -72,6 +72,8 @@ pub struct Story {
     pub steps: u64,
     /// From the last fault until the site had settled.
     pub settled_after: Duration,
+    /// Number of machines whose place another one took by itself.
+    pub replaced: u64,
 }
 
 /// Runs one seed to its end: one conductor that sees the store as it is.
@@ -102,7 +104,11 @@ pub fn run_site(seed: u64, sabotage: Option<Sabotage>) -> Result<Story, Box<Brok
 /// The first broken rule.
 pub fn run_on_machines(seed: u64) -> Result<Story, Box<Broken>> {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let hosts = rng.u8(1..9);
+    let hosts = match rng.u8(1..9) {
+        // Enough for spare ones, which take the place of those that are gone.
+        odd if odd % 2 == 1 => odd + 4,
+        even => even,
+    };
     let mut config = config(&mut rng);
     hosts::stand(&mut config, hosts, &mut rng);
     let inventory = Inventory::on_machines(&config, None).expect("every machine has an address");
@@ -161,6 +167,8 @@ struct World {
     known_targets: RefCell<Targets>,
     trace: Vec<String>,
     steps: u64,
+    /// Machines that gave their place to another by themselves.
+    replaced: u64,
 }
 
 impl World {
@@ -208,6 +216,7 @@ impl World {
             known_targets: RefCell::default(),
             trace: Vec::new(),
             steps: 0,
+            replaced: 0,
         }
     }
 
@@ -255,6 +264,7 @@ impl World {
         Ok(Story {
             steps: self.steps,
             settled_after,
+            replaced: self.replaced,
         })
     }
 
@@ -280,6 +290,9 @@ impl World {
         self.facts.store_members = self.store_members.clone();
         self.facts
             .observe(self.now, &self.store.placement, self.store.at, observed);
+        if self.hosts > 0 {
+            self.replace_gone()?;
+        }
         let next = self.next();
         let Some(placement) = next.placement else {
             return Ok(());

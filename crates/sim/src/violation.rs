@@ -11,6 +11,8 @@ pub enum Rule {
     Capacity,
     /// Database servers leave one at a time, and never as the primary.
     Database,
+    /// One machine at a time gives its place to another by itself: one that was gone for long enough, while no other is.
+    Replacement,
     /// Clients are sent to an open door, and to something that serves.
     Doors,
     /// What is sent between the tiers, in plain text or by TLS, is accepted.

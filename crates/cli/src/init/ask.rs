@@ -1,13 +1,8 @@
 //! Questions to the operator, on a terminal.
 
 use super::draft::{Mistake, Wishes, machine_mistakes, vip_mistakes};
-use anyhow::{Context as _, bail};
-use std::io::{self, BufRead as _, IsTerminal as _};
-
-/// Whether somebody can be asked.
-pub(super) fn is_possible() -> bool {
-    io::stdin().is_terminal() && io::stderr().is_terminal()
-}
+use crate::answer;
+use anyhow::bail;
 
 /// Asks for what the command line and the directory do not say.
 pub(super) fn complete(wishes: &mut Wishes) -> anyhow::Result<()> {
@@ -47,13 +42,10 @@ pub(super) fn complete(wishes: &mut Wishes) -> anyhow::Result<()> {
 /// Asks until the answer can be used.
 fn ask<T>(question: &str, read: impl Fn(&str) -> Result<T, Vec<String>>) -> anyhow::Result<T> {
     loop {
-        eprint_line!("{question}");
-        let mut answer = String::new();
-        let length = io::stdin().lock().read_line(&mut answer);
-        if length.context("cannot read the answer")? == 0 {
+        let Some(answer) = answer::to(question)? else {
             bail!("there was no answer; nothing was written");
-        }
-        match read(answer.trim()) {
+        };
+        match read(&answer) {
             Ok(answer) => return Ok(answer),
             Err(mistakes) => mistakes.iter().for_each(|why| eprint_line!("  {why}")),
         }

@@ -95,9 +95,9 @@ pub(super) async fn empty_gone(
     if gone.iter().chain(replaced.iter()).next().is_none() {
         return Ok(Vec::new());
     }
-    purge::authority_stays(site, file).await?;
-    let mut emptied = purge::empty(site, &gone, purge::Running::Left).await;
-    let mut back = purge::empty(site, &replaced, purge::Running::Left).await;
+    let of = Some(purge::authority_stays(site, file).await?);
+    let mut emptied = purge::empty(site, &gone, purge::Running::Left, of.as_ref()).await;
+    let mut back = purge::empty(site, &replaced, purge::Running::Left, of.as_ref()).await;
     // It stays known as one that was replaced, and is looked at by every `up`.
     back.done.retain(|(_, removed)| !removed.is_empty());
     emptied.done.append(&mut back.done);

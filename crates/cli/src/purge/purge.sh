@@ -1,11 +1,11 @@
 # Leaves a machine as it was before it became part of a site, packages aside. Prints `removed WHAT` for each thing that was there.
-# site: its name. idle: yes: nothing of the site may still run there.
+# site: its name; state: its directory; authority: the sum of its authority's certificate, and own_authority prints that of this machine.
+# idle: yes: nothing of the site may still run there.
 set -u
 # As a function: what has arrived only in part is not run.
 main() {
 LC_ALL=C PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export LC_ALL PATH
-state=/var/lib/gaiola/$site
 failed=
 
 fail() { echo "$*" >&2; exit 1; }
@@ -18,6 +18,12 @@ for part in /var/lib/gaiola/*/machine.json; do
         fail "this machine is part of the site ${other##*/}, not of $site: nothing was removed"
     fi
 done
+
+# A name is no proof: a machine of another site may answer to it by now, and that site may have this one's name.
+own=$(own_authority)
+if [ -n "$own" ] && [ "$own" != "$authority" ]; then
+    fail "this machine is part of another site named $site, whose authority is another one: nothing was removed"
+fi
 
 # A machine that left the site has switched its servers off, or is about to.
 tries=0

@@ -1,7 +1,8 @@
 //! One machine after another: set aside, worked on, whole again, taken back.
 
 use super::exchange::Exchange;
-use super::{RunningSite, command, interruption, not_agreed, reboot};
+use super::{RunningSite, command, interruption, not_agreed, reboot, store};
+use crate::answer;
 use crate::args::Global;
 use crate::change::{follow, refuse, show};
 use crate::deploy::Busy;
@@ -15,7 +16,6 @@ use gaiola_model::Time;
 use gaiola_model::placement::Aside;
 use gaiola_model::status::Status;
 use gaiola_net::client::Request;
-use std::io::{BufRead as _, IsTerminal as _};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -57,14 +57,11 @@ pub(super) fn agree(global: &Global, turns: &[Turn]) -> anyhow::Result<()> {
     let Some(why) = interruption(turns).filter(|_| !global.yes) else {
         return Ok(());
     };
-    if !std::io::stdin().is_terminal() {
+    if !answer::is_possible() {
         return not_agreed(&why);
     }
-    eprint_line!("{why}\nGo on? [y/N]");
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
-    match answer.trim() {
-        "y" | "yes" => Ok(()),
+    match answer::to(&format!("{why}\nGo on? [y/N]"))?.as_deref() {
+        Some("y" | "yes") => Ok(()),
         _ => not_agreed(&why),
     }
 }
@@ -195,20 +192,25 @@ impl<'a> Rolling<'a> {
     async fn try_turn(&mut self, turn: &Turn, work: &Work) -> Result<(), (Exit, String)> {
         let failed = |error: anyhow::Error| (Exit::Failed, format!("{error:#}"));
         (self.begun, self.asked, self.under_way) = (false, false, false);
+        self.holds_lock().map_err(failed)?;
         self.avoid(turn).await.map_err(failed)?;
         self.may_begin(turn).await?;
         let is_set_aside = !turn.drain.is_empty() || matches!(work, Work::Command { .. });
         if is_set_aside && !turn.servers.is_empty() {
             self.set_aside(turn).await.map_err(failed)?;
         }
+        self.holds_lock().map_err(failed)?;
         self.begun = true;
         let calm = match work {
             Work::Command { words, reboot } => {
                 self.under_way = true;
                 self.command(turn, words).await?;
                 if *reboot {
+                    self.holds_lock().map_err(failed)?;
                     self.under_way = true;
-                    self.reboot(turn).await.map_err(failed)?;
+                    let restarted = self.reboot(turn).await;
+                    self.under_way = restarted.as_ref().is_err_and(|e| !reboot::was_refused(e));
+                    restarted.map_err(failed)?;
                 }
                 self.under_way = false;
                 if *reboot { CALM } else { SHORT_CALM }
@@ -225,6 +227,7 @@ impl<'a> Rolling<'a> {
         self.whole(turn, Stage::Aside, calm, limit)
             .await
             .map_err(late)?;
+        self.holds_lock().map_err(failed)?;
         self.take_back(turn).await.map_err(failed)?;
         let whole = self.whole(turn, Stage::Back, SHORT_CALM, limit);
         whole.await.map_err(late)?;
@@ -235,6 +238,12 @@ impl<'a> Rolling<'a> {
     /// Returns a machine to traffic after its turn has failed: where nothing was done to it, or it is whole; with the version before,
     /// where that was exchanged.
     async fn recover(&mut self, turn: &Turn, work: &Work) -> anyhow::Result<()> {
+        if self.holds_lock().is_err() {
+            if !self.begun && !self.asked {
+                return Ok(());
+            }
+            bail!("the lock is lost, and another operator may work on it");
+        }
         if !self.begun {
             return self.take_back(turn).await;
         }
@@ -298,7 +307,13 @@ impl<'a> Rolling<'a> {
             let why = format!("{} is set aside by {}", other.host, other.by);
             return Err((Exit::ChangeUnderWay, why));
         }
-        Ok(())
+        let kept = store::can_do_without(&self.site.client, turn).await;
+        kept.map_err(|error| (Exit::Degraded, format!("{error:#}")))
+    }
+
+    /// Whether no other command can have begun meanwhile: where this computer slept, the lock was let go.
+    fn holds_lock(&mut self) -> anyhow::Result<()> {
+        lock::still_held(&mut self.locks)
     }
 
     async fn change(&mut self, change: Change) -> anyhow::Result<()> {
@@ -338,6 +353,9 @@ impl<'a> Rolling<'a> {
             Some(machines) => {
                 let ssh = self.ssh(turn)?;
                 reboot::machine(&ssh).await?;
+                if machines.iter().nth(1).is_some() {
+                    lock::still_held(&mut self.locks)?;
+                }
                 let alone = machines.only(|host| *host == turn.host);
                 self.locks.push(lock_again(&alone, self.plan.doing).await?);
             }
@@ -359,7 +377,11 @@ impl<'a> Rolling<'a> {
         let mut whole = Whole::new(calm);
         loop {
             let missing = match self.status().await {
-                Ok(status) => missing(&status, turn, stage, &self.before),
+                Ok(status) => {
+                    let mut missing = missing(&status, turn, stage, &self.before);
+                    missing.extend(store::missing(&self.site.client).await);
+                    missing
+                }
                 Err(error) => vec![format!("the site's status: {error:#}")],
             };
             if whole.step(Time::from_start(began.elapsed()), &missing) {

@@ -1,7 +1,7 @@
 //! The site's current status.
 
 use crate::site::Site;
-use gaiola_core::rollout::Facts;
+use gaiola_core::rollout::{self, AutoReplace, Facts};
 use gaiola_model::Revision;
 use gaiola_model::placement::{Desired, Placement, ReleaseNumber};
 use gaiola_model::status::{Generation, ReleaseStatus, SCHEMA, Status};
@@ -48,6 +48,8 @@ pub fn status(site: &Site) -> Status {
         return unknown(site);
     };
     let mut status = gaiola_core::status::status(&desired, &placement, at, &facts);
+    let replaced = auto_replace(site, &desired, (at, &placement), &facts);
+    status.warnings.extend(replaced.in_words());
     if !view.is_current() {
         status.missing.push(match &view.silence {
             Some(Silence { since, why }) => {
@@ -62,6 +64,16 @@ pub fn status(site: &Site) -> Status {
     gaiola_core::status::mark_off(&mut status, &site.provider.off());
     status.events = site.events.borrow().iter().cloned().collect();
     status
+}
+
+/// What becomes of a machine that is gone, as far as this process can see it.
+pub(crate) fn auto_replace(
+    site: &Site,
+    desired: &Desired,
+    (at, placement): (Revision, &Placement),
+    facts: &Facts,
+) -> AutoReplace {
+    rollout::auto_replace(desired, placement, at, facts, &site.answering.borrow())
 }
 
 /// Nothing is known of the site but its name.

@@ -4,6 +4,7 @@
 mod fetch;
 mod firewall;
 mod orders;
+mod replace;
 mod serve;
 pub mod setup;
 
@@ -115,6 +116,7 @@ fn start(
     spawn_local(orders::run(Rc::clone(machine), Rc::clone(site)));
     spawn_local(fetch::run(Rc::clone(machine), Rc::clone(site)));
     spawn_local(firewall::run(Rc::clone(machine), Rc::clone(site)));
+    spawn_local(replace::run(Rc::clone(machine), Rc::clone(site)));
     spawn_local(machine::run(Rc::clone(machine)));
     spawn_local(notify::watchdog());
     Ok(())

@@ -7,6 +7,7 @@ use gaiola_model::placement::ReleaseNumber;
 use gaiola_model::{ServerName, Tier};
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 use words::{list, names};
 
 /// One difference and its effect. `Display` is one line: `app: servers 2 -> 3: app3 is added`.
@@ -62,6 +63,8 @@ pub enum Change {
         /// What becomes of it.
         change: MachineChange,
     },
+    /// Whether a spare machine takes the place of one that is gone by itself, and after how long.
+    AutoReplace(Option<Duration>),
     /// Each application server has more or fewer instances.
     Instances {
         /// Before.
@@ -270,6 +273,9 @@ fn machine_changes(old: &Machines, new: &Machines, found: &mut Vec<Change>) {
         .into_iter()
         .filter(|old| new.find(&old.ssh).is_none());
     gone.for_each(|machine| tell(machine, MachineChange::Leaves));
+    if old.replace_after != new.replace_after {
+        found.push(Change::AutoReplace(new.replace_after));
+    }
 }
 
 /// The nearest tier above that the site has.

@@ -32,6 +32,7 @@ pub(super) fn merge(
         servers,
         spare,
         lost,
+        replace_after: theirs.replace_after,
         firewall: theirs.firewall,
         encrypt: theirs.encrypt,
         power: theirs.power.clone(),

@@ -5,7 +5,7 @@ use gaiola_model::inventory::Host;
 use gaiola_model::placement::{
     Aside, DatabaseRole, Desired, ObservedDatabase, Release, ReleaseNumber, Revision,
 };
-use gaiola_model::status::{MayFail, ServerState, ServerStatus, Status};
+use gaiola_model::status::{MayFail, ServerState, ServerStatus, Status, StoreMemberStatus};
 use gaiola_model::{Inventory, ServerName, Tier, Time};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -259,4 +259,48 @@ fn how_it_ended_says_how_to_go_on() {
     assert!(upgrade.to_string().ends_with("go on with: gaiola upgrade"));
     let all: BTreeSet<bool> = [may_go_back(2, 2), may_go_back(2, 3)].into();
     assert_eq!(all.len(), 2);
+}
+
+fn member(server: &str, trouble: &str) -> StoreMemberStatus {
+    StoreMemberStatus {
+        server: name(server),
+        trouble: (!trouble.is_empty()).then(|| trouble.into()),
+    }
+}
+
+#[test]
+fn a_turn_waits_for_a_member_of_the_store_that_is_not_back() {
+    let members = [
+        member("lb1", ""),
+        member("app2", "does not answer"),
+        member("db3", ""),
+    ];
+    assert_eq!(
+        members_missing(&members),
+        ["the store's member on app2 does not answer"]
+    );
+    assert_eq!(members_missing(&members[..1]), [""; 0]);
+}
+
+#[test]
+fn no_turn_costs_the_store_its_majority() {
+    let turns = roll(&site(&THREE), &[]).unwrap();
+    let of = |on: &str| turns.iter().find(|turn| turn.host == host(on)).unwrap();
+    let well = ["lb1", "app2", "db3"].map(|server| member(server, ""));
+    assert!(turns.iter().all(|turn| keeps_quorum(&well, turn).is_ok()));
+    let mut ill = well.clone();
+    ill[1] = member("app2", "does not answer");
+    // The machine that has the member which is lost already may have its turn, and one without any.
+    assert_eq!(keeps_quorum(&ill, of("b")), Ok(()));
+    assert_eq!(keeps_quorum(&ill, of("m-9")), Ok(()));
+    assert_eq!(
+        keeps_quorum(&ill, of("a")).unwrap_err().to_string(),
+        "without a 1 of the store's 3 members would work, which is no majority: the store's member on app2 does not answer"
+    );
+    // All members on one machine, and a store of one member.
+    let crowded = ["lb1", "app1", "db1"].map(|server| member(server, ""));
+    let why = keeps_quorum(&crowded, of("a")).unwrap_err().to_string();
+    assert!(why.ends_with("the others are on it"), "{why}");
+    assert_eq!(keeps_quorum(&well[..1], of("a")), Ok(()));
+    assert_eq!(keeps_quorum(&[], of("a")), Ok(()));
 }

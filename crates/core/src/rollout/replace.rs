@@ -3,8 +3,10 @@
 use super::{Facts, View, dated};
 use crate::words::all_of;
 use gaiola_model::inventory::Host;
+use gaiola_model::placement::DoorState;
 use gaiola_model::{Desired, Placement, Revision, ServerName, Tier};
 use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 
 /// A machine that is to give its place to another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +56,19 @@ pub enum ReplaceRefused {
         /// Its server.
         server: ServerName,
     },
+    /// The roll-out closes no door while no other one is open.
+    #[error(
+        "clients enter the site at {door} on {host} and nowhere else; add a {section} server on another machine first: gaiola scale {section}=+MACHINE",
+        section = tier.section()
+    )]
+    OnlyDoor {
+        /// The machine.
+        host: Host,
+        /// Its door.
+        door: SocketAddr,
+        /// The tier behind it.
+        tier: Tier,
+    },
     /// Without it the store cannot be changed.
     #[error(
         "{left} of the store's {members} members are up without {host}, which is no majority; bring another machine back first"
@@ -96,7 +111,7 @@ pub fn may_replace(
         keeps_quorum(leaving, &view)?;
     }
     if live.is_empty() {
-        return Ok(());
+        return keeps_door(leaving, &view);
     }
     has_others(leaving, desired, &view)
 }
@@ -135,6 +150,26 @@ fn keeps_quorum(leaving: &Leaving<'_>, view: &View<'_>) -> Result<(), ReplaceRef
             left,
             members,
         })
+}
+
+/// Whether clients have another way into the site than an address of the machine itself; VIPs move.
+fn keeps_door(leaving: &Leaving<'_>, view: &View<'_>) -> Result<(), ReplaceRefused> {
+    let placed = leaving.servers.iter();
+    let placed = placed.filter_map(|server| view.placement.servers.get(server));
+    let own: BTreeSet<IpAddr> = placed.map(|placed| placed.location.address).collect();
+    let doors = view.placement.doors.iter();
+    let mut open = doors.filter(|(_, door)| door.state == DoorState::Open);
+    let is_own = |at: &SocketAddr| own.contains(&at.ip());
+    match open.next() {
+        Some((at, door)) if is_own(at) && open.all(|(other, _)| is_own(other)) => {
+            Err(ReplaceRefused::OnlyDoor {
+                host: leaving.host.clone(),
+                door: *at,
+                tier: door.tier,
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether another server of each tier serves, which takes what is drained.

@@ -1,10 +1,13 @@
 //! Sites on machines: `file lb=a,b app=a,c spare=m vips=10.77.0.100 encrypt=yes` begins one, or applies another file; `scale web=+m`.
 
 use super::Site;
+use gaiola_core::rollout::AutoReplace;
 use gaiola_core::{merge, rollout};
 use gaiola_model::config::{App, Balancer, Config, Database, Machine, Machines, Web};
+use gaiola_model::inventory::Host;
 use gaiola_model::placement::{Release, ReleaseNumber};
 use gaiola_model::{Desired, Inventory, Placement, Revision, ServerName, Tier};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -55,6 +58,30 @@ impl Site {
         String::new()
     }
 
+    /// `auto`: what becomes of a machine that is gone, and where that is due it is done. `auto b c`: the processes of these machines answer
+    /// although their servers are silent; `auto -m`: the spare machine m does not answer.
+    pub(super) fn auto_replace(&mut self, words: &[&str]) -> String {
+        let (desired, placement) = (self.desired.clone(), self.placement.clone());
+        let (desired, placement) = desired.zip(placement).expect("begin with `file`");
+        let spare = desired.config.machines.iter().flat_map(|all| &all.spare);
+        let mut answering: BTreeSet<Host> = spare.map(Machine::host).collect();
+        for word in words {
+            match word.strip_prefix('-') {
+                Some(silent) => drop(answering.remove(&Host(silent.into()))),
+                None => drop(answering.insert(Host((*word).into()))),
+            }
+        }
+        let asked = rollout::machines_to_ask(&desired, &placement, &self.facts);
+        answering.retain(|host| asked.contains(host));
+        let found = rollout::auto_replace(&desired, &placement, self.at, &self.facts, &answering);
+        let said = found.in_words().unwrap_or_else(|| "nothing".into());
+        let done = match found {
+            AutoReplace::Due { gone, onto, .. } => self.replace(&[&gone.0, &onto.0]),
+            _ => String::new(),
+        };
+        format!("{said}\n{done}")
+    }
+
     fn begin_with(&mut self, file: Config) {
         let release = Release {
             number: ReleaseNumber(1),
@@ -92,6 +119,10 @@ fn file(words: &[&str]) -> Config {
             }
             ("encrypt", _) => machines.encrypt = value == "yes",
             ("spare", _) => machines.spare.extend(on),
+            ("after", _) => {
+                let seconds = value.parse().expect("seconds");
+                machines.replace_after = Some(Duration::from_secs(seconds));
+            }
             ("vips", _) => {
                 let vip = |vip: &str| vip.parse::<IpAddr>().expect("a VIP");
                 vips.extend(value.split(',').map(vip));

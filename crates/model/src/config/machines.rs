@@ -4,6 +4,7 @@ use crate::id::{Host, ServerName, Tier};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// `servers` of every tier as a list, and `[machines]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +17,10 @@ pub struct Machines {
     /// Machines that gave their place to another one for good, the newest last: the site accepts nothing of theirs. No file has them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<Machine>,
+    /// How long a machine is gone until a spare one takes its place without an operator, who may do it at any time. `None`: only an
+    /// operator does it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replace_after: Option<Duration>,
     /// The operator's command that switches a machine off or on, for drills. The site does not keep it.
     #[serde(skip)]
     pub power: Option<String>,
@@ -37,6 +42,7 @@ impl Default for Machines {
             servers: BTreeMap::new(),
             spare: Vec::new(),
             lost: Vec::new(),
+            replace_after: None,
             firewall: yes(),
             encrypt: false,
             power: None,
@@ -79,6 +85,9 @@ impl Machine {
 }
 
 impl Machines {
+    /// [`replace_after`](Self::replace_after) where the file says `replace = "auto"` alone.
+    pub const REPLACE_AFTER: Duration = Duration::from_secs(600);
+
     /// Every machine once: those with servers in the order of their servers, then the spare ones.
     pub fn all(&self) -> Vec<&Machine> {
         let mut all: Vec<&Machine> = Vec::new();

@@ -1,5 +1,6 @@
 //! Faults, and the operator's changes meanwhile.
 
+use super::hosts::NEVER;
 use super::{NETWORK, World, config};
 use gaiola_core::rollout::Facts;
 use gaiola_model::placement::ReleaseNumber;
@@ -32,7 +33,9 @@ impl World {
         let machine = self.machines.get_mut(&server).expect("it was just listed");
         let said = match what {
             0 | 1 if self.hosts > 0 => {
-                self.lose_machine(server, long);
+                let replaces = self.hosts % 2 == 1;
+                let until = if replaces { self.within(20, 60) } else { long };
+                self.lose_machine(server, until);
                 return;
             }
             0 | 1 => {
@@ -93,7 +96,7 @@ impl World {
             self.boots.0 += 1;
             if let Some(machine) = self.machines.get_mut(server) {
                 self.ended_boots.push((*server, machine.boot));
-                machine.lose_power(until, self.boots);
+                machine.lose_power(until.max(machine.off_until), self.boots);
             }
         }
         self.note(format!("! the machine of {lost:?} loses power"));
@@ -271,7 +274,9 @@ impl World {
             site.stalled_until.clear();
         }
         for machine in self.machines.values_mut() {
-            machine.off_until = machine.off_until.min(self.now);
+            if machine.off_until != NEVER {
+                machine.off_until = machine.off_until.min(self.now);
+            }
             machine.agent_down_until = self.now;
             machine.cut_off_until = self.now;
             machine

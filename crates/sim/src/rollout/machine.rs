@@ -217,9 +217,12 @@ impl World {
             }
         }
         if self.site.is_none() && self.rng.u8(..40) == 0 {
-            self.store_members = gaiola_core::rollout::store_members(&self.desired.config)
-                .into_iter()
-                .collect();
+            // The member of a server that moves to another machine leaves before it.
+            let members = match self.hosts {
+                0 => gaiola_core::rollout::store_members(&self.desired.config),
+                _ => gaiola_core::members::wanted(&self.store.placement),
+            };
+            self.store_members = members.into_iter().collect();
         }
         Ok(())
     }

@@ -25,6 +25,13 @@ fn servers_move_between_machines_that_fail_as_a_whole_and_every_site_settles() {
 }
 
 #[test]
+fn machines_that_are_gone_are_replaced_in_some_of_the_stories() {
+    let stories = (0..100).filter_map(|seed| run_on_machines(seed).ok());
+    let replaced: u64 = stories.map(|story| story.replaced).sum();
+    assert!(replaced >= 5, "{replaced}");
+}
+
+#[test]
 fn any_agent_may_conduct_and_every_site_settles() {
     all_hold(&crate::world::seeds("site", 200), |seed| {
         run_site(seed, None)

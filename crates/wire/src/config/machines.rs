@@ -8,6 +8,7 @@ use gaiola_model::{ServerName, Tier};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Range;
+use std::time::Duration;
 
 /// The kind of a table in a list of machines.
 pub(super) const MACHINE: &str = "TIER.servers";
@@ -79,6 +80,7 @@ pub(super) fn machines(sections: &Sections<'_>, mistakes: &mut Mistakes<'_>) -> 
         has_someone_to_encrypt(sections, mistakes);
     }
     let power = section.and_then(|section| text(section, "power", value::command, mistakes));
+    let replace_after = section.and_then(|section| replace_after(section, mistakes));
     let all = servers.iter().map(|(_, machine)| machine).chain(&spare);
     let known = known(all, mistakes);
     let whole = |machine: At<Machine>| {
@@ -94,6 +96,7 @@ pub(super) fn machines(sections: &Sections<'_>, mistakes: &mut Mistakes<'_>) -> 
             .collect(),
         spare: spare.into_iter().map(whole).collect(),
         lost: Vec::new(),
+        replace_after,
         firewall: firewall.unwrap_or(true),
         encrypt: encrypt.unwrap_or(false),
         power,
@@ -112,6 +115,19 @@ fn has_someone_to_encrypt(sections: &Sections<'_>, mistakes: &mut Mistakes<'_>) 
     let hint =
         "add [balancer] or [web], which then speak TLS with the instances, or leave `encrypt` out";
     mistakes.add(&span.unwrap_or_default(), what, hint);
+}
+
+/// How long a machine is gone until a spare one takes its place by itself; `None`: only an operator has it replaced.
+fn replace_after(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Option<Duration> {
+    let is_auto = text(section, "replace", value::replace, mistakes) == Some(true);
+    let after = text(section, "replace_after", value::replace_after, mistakes);
+    if let Some(span) = section.value_span("replace_after")
+        && !section.has("replace")
+    {
+        let what = "`replace_after` does nothing without `replace`";
+        mistakes.add(&span, what, "write replace = \"auto\" too, or leave it out");
+    }
+    is_auto.then(|| after.unwrap_or(Machines::REPLACE_AFTER))
 }
 
 fn every_tier_names_its_own(sections: &Sections<'_>, mistakes: &mut Mistakes<'_>) {

@@ -175,6 +175,8 @@ spare = ["m-9", { ssh = "m-10", address = "10.0.0.30" }]
 power = "bin/power"
 firewall = false
 encrypt = true
+replace = "auto"
+replace_after = "90s"
 "#;
 
 #[test]
@@ -212,6 +214,7 @@ fn a_file_may_name_machines() {
     assert_eq!(spare, ["m-9", "m-10"]);
     assert_eq!(machines.power.as_deref(), Some("bin/power"));
     assert!(!machines.firewall && machines.encrypt && machines.lost.is_empty());
+    assert_eq!(machines.replace_after, Some(Duration::from_secs(90)));
     assert_eq!(Tier::ALL.map(|tier| config.servers(tier)), [2, 2, 2, 1]);
     assert_eq!(config.app.servers, 2);
     let balancer = config.balancer.unwrap();

@@ -35,7 +35,17 @@ const KEYS: &[(&str, &[&str])] = &[
             "site", "balancer", "web", "app", "database", "machines", "drill",
         ],
     ),
-    ("machines", &["spare", "power", "firewall", "encrypt"]),
+    (
+        "machines",
+        &[
+            "spare",
+            "power",
+            "firewall",
+            "encrypt",
+            "replace",
+            "replace_after",
+        ],
+    ),
     (MACHINE, &["ssh", "address", "interface"]),
     (
         "balancer",

@@ -1,11 +1,12 @@
 //! String values that only a `gaiola.toml` has: ports, VIPs, directories and commands. Each error is `(what, hint)`.
 
 use super::VipRange;
-use crate::file::value::{Wrong, size};
+use crate::file::value::{Wrong, duration_up_to, size};
 use gaiola_model::inventory::Ports;
 use ipnet::IpNet;
 use std::net::IpAddr;
 use std::path::{Component, Path};
+use std::time::Duration;
 
 /// A port reserved on the servers.
 const SPARE_PORT: u16 = 7071;
@@ -223,6 +224,34 @@ pub(super) fn command(text: &str) -> Result<String, Wrong> {
         return Err(("contains a zero byte".into(), "take it out".into()));
     }
     Ok(text.to_owned())
+}
+
+/// Whether a spare machine takes the place of one that is gone without an operator.
+pub(super) fn replace(text: &str) -> Result<bool, Wrong> {
+    match text {
+        "auto" => Ok(true),
+        "manual" => Ok(false),
+        _ => Err((
+            "is neither \"auto\" nor \"manual\"".into(),
+            "with \"auto\" a spare machine takes the place of one that is gone for ten minutes, or for `replace_after`"
+                .into(),
+        )),
+    }
+}
+
+/// Below this a machine that only restarts is replaced.
+const SHORTEST_GONE: Duration = Duration::from_secs(30);
+const LONGEST_GONE: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a machine is gone until another one takes its place.
+pub(super) fn replace_after(text: &str) -> Result<Duration, Wrong> {
+    match duration_up_to(LONGEST_GONE, text)? {
+        after if after < SHORTEST_GONE => Err((
+            "is shorter than 30 s".into(),
+            "write more than a machine takes to restart: \"10m\"".into(),
+        )),
+        after => Ok(after),
+    }
 }
 
 #[cfg(test)]

@@ -6,11 +6,11 @@ use crate::api::machine::{MachineAddress, MachineSetup};
 use crate::provider::machine::{FetchRequest, PeerError, name_of};
 use crate::release::{self, Source};
 use gaiola_agent::state::{Order, write_json};
-use gaiola_core::rollout;
-use gaiola_model::config::App;
+use gaiola_core::rollout::{self, AutoReplace};
+use gaiola_model::config::{App, Machines};
 use gaiola_model::inventory::Host;
 use gaiola_model::placement::{Desired, Release, ReleaseNumber, Revision};
-use gaiola_model::{Config, Inventory};
+use gaiola_model::{Config, Inventory, Observed};
 use gaiola_net::pki::Authority;
 use std::fs;
 use std::net::IpAddr;
@@ -170,6 +170,77 @@ async fn what_the_placement_names_is_not_replaced_and_other_numbers_are_not_fetc
         let next = a.make_release(8, "next");
         a.offer(&b, 8, &next).await.unwrap();
         assert_eq!(b.page(8).unwrap(), "next");
+    })
+    .await;
+}
+
+/// app1 stands on `a`, app2 on `c`, which is gone; `b` is spare. `conductor`: the server that conducts.
+fn without_c(conductor: &str) -> View {
+    let [app1, app2] = ["app1", "app2"].map(|name| name.parse().unwrap());
+    let on = |host: &str, last| gaiola_model::config::Machine {
+        address: Some(IpAddr::from([192, 0, 2, last])),
+        ..gaiola_model::config::Machine::new(host)
+    };
+    let mut config = Config::new("shop".parse().unwrap(), App::new("run"));
+    config.set_machines(Machines {
+        servers: [(app1, on("a", 1)), (app2, on("c", 3))].into(),
+        spare: vec![on("b", 2)],
+        replace_after: Some(Duration::ZERO),
+        ..Machines::default()
+    });
+    let release = Release {
+        number: ReleaseNumber(1),
+        digest: String::new(),
+    };
+    let inventory = Inventory::on_machines(&config, None).unwrap();
+    let desired = Desired::first(config, release, inventory);
+    let placement = rollout::first(&desired, "one".into());
+    let report = Rc::new(Observed::nothing_on(app1));
+    View {
+        desired: Some((Revision(3), Rc::new(desired))),
+        placement: Some((Revision(4), Rc::new(placement))),
+        observed: [(app1, (Revision(5), report))].into(),
+        conductor: Some(conductor.into()),
+        incarnation: "one".into(),
+        ..View::default()
+    }
+}
+
+#[tokio::test]
+async fn the_process_beside_the_conductor_replaces_a_machine_that_is_gone_if_the_spare_one_answers()
+{
+    with_two(|a, b| async move {
+        let view = |one: &Stood, conductor| one.site.view.send_replace(without_c(conductor));
+        let found = |one: &Stood| replace::decide(&one.machine, &one.site);
+        view(&a, "app1");
+        // Nobody was asked yet.
+        let (decided_on, kept) = found(&a).unwrap();
+        assert_eq!(decided_on, Revision(3));
+        let kept = format!("{kept:?}");
+        assert!(kept.contains("SpareSilent"), "{kept}");
+        replace::ask(&a.machine, &a.site).await;
+        let due = AutoReplace::Due {
+            gone: Host("c".into()),
+            onto: Host("b".into()),
+            silent: Duration::ZERO,
+        };
+        let said = |found: AutoReplace| match found {
+            AutoReplace::Due { gone, onto, .. } => AutoReplace::Due {
+                gone,
+                onto,
+                silent: Duration::ZERO,
+            },
+            other => other,
+        };
+        assert_eq!(said(found(&a).unwrap().1), due);
+        // Another machine's process leaves it to that one, and so does one whose store is silent.
+        view(&b, "app1");
+        assert!(found(&b).is_none());
+        view(&a, "app2");
+        assert!(found(&a).is_none());
+        view(&a, "app1");
+        a.site.view.send_modify(|view| view.incarnation.clear());
+        assert!(found(&a).is_none());
     })
     .await;
 }

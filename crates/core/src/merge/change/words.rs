@@ -1,6 +1,7 @@
 //! The differences in words, one line each.
 
 use super::{Change, MachineChange};
+use crate::words::Long;
 use gaiola_model::{ServerName, Tier};
 use std::fmt;
 use std::net::IpAddr;
@@ -24,6 +25,14 @@ impl fmt::Display for Change {
             }
             Self::ServerLeaves { server, from, left } => write_leaving(f, *server, from, *left),
             Self::Machine { ssh, change } => write_machine(f, ssh, change),
+            Self::AutoReplace(None) => f.write_str(
+                "machines: replace: one that is gone is replaced by an operator only",
+            ),
+            Self::AutoReplace(Some(after)) => write!(
+                f,
+                "machines: replace: a spare one takes the place of one that is gone for {}",
+                Long(*after)
+            ),
             Self::VipPrefix { vip, from, to } => {
                 let whole = if vip.is_ipv4() { 32 } else { 128 };
                 let [from, to] = [from, to].map(|length| format!("/{}", length.unwrap_or(whole)));

@@ -274,6 +274,7 @@ servers = [{ ssh = "a", address = "10.0.0.1", interface = "ens4" }, { ssh = "c",
 [machines]
 spare = ["m", "b", "m", { ssh = "a", address = "10.0.0.2", interface = "ens5" }]
 spares = 1
+replace = true
 [drill]
 disk = "4GiB"
 "#;
@@ -295,7 +296,8 @@ disk = "4GiB"
         r#"13:25: a has the address 10.0.0.2 here, but 10.0.0.1 in another place; write it in one of them only"#,
         r#"13:25: a has the interface ens5 here, but ens4 in another place; write it in one of them only"#,
         r#"14:1: unknown key "spares" in [machines]; did you mean `spare`?"#,
-        r#"16:1: `disk` is of the lab, which makes the database servers' disks; leave it out: a machine has its own"#,
+        r#"15:11: `replace` is true or false, but must be a string; with "auto" a spare machine takes the place of one that is gone for ten minutes, or for `replace_after`"#,
+        r#"17:1: `disk` is of the lab, which makes the database servers' disks; leave it out: a machine has its own"#,
     ];
     assert_eq!(said(text), expected);
 }
@@ -318,6 +320,42 @@ fn balancers_on_machines_need_vips_or_none() {
         of("vips = ['2001:db8::/64']"),
         [
             "7:9: `vips` \"2001:db8::/64\" is the network's own address; take an address inside of the network"
+        ]
+    );
+}
+
+#[test]
+fn a_machine_is_replaced_by_itself_or_by_hand() {
+    let of = |text: &str| said_on_machines(&format!("[machines]\n{text}"));
+    for fine in [
+        "replace = 'manual'",
+        "replace = 'auto'",
+        "replace = 'auto'\nreplace_after = '30s'",
+    ] {
+        assert_eq!(of(fine), [""; 0]);
+    }
+    assert_eq!(
+        of("replace = 'always'"),
+        [
+            "6:11: `replace` \"always\" is neither \"auto\" nor \"manual\"; with \"auto\" a spare machine takes the place of one that is gone for ten minutes, or for `replace_after`"
+        ]
+    );
+    assert_eq!(
+        of("replace = 'auto'\nreplace_after = '29s'"),
+        [
+            "7:17: `replace_after` \"29s\" is shorter than 30 s; write more than a machine takes to restart: \"10m\""
+        ]
+    );
+    assert_eq!(
+        of("replace = 'auto'\nreplace_after = '25h'"),
+        [
+            "7:17: `replace_after` \"25h\" is longer than 24 hours; write a number and ms, s, m or h, at most 24h: \"500ms\", \"10s\""
+        ]
+    );
+    assert_eq!(
+        of("replace_after = '10m'"),
+        [
+            "6:17: `replace_after` does nothing without `replace`; write replace = \"auto\" too, or leave it out"
         ]
     );
 }
