@@ -47,6 +47,8 @@ pub const SILENCE: Duration = Duration::from_secs(10);
 pub const READY_DEADLINE: Duration = Duration::from_secs(60);
 /// A new instance that ended by itself this many times has failed, without waiting for the deadline.
 pub const MAX_CRASHES: u32 = 3;
+/// A balancer and a database server that are drained wait for each other's VIPs and role to move, for this long at most.
+pub const MOVED_WITHIN: Duration = Duration::from_secs(30);
 /// If more than half of the servers vanish within this time the store itself is assumed to have failed, and nothing is
 /// done.
 pub const STORE_DOUBT: Duration = Duration::from_secs(30);

@@ -50,9 +50,12 @@ pub const REFRESH_INTERVAL: Duration = Duration::from_millis(200);
 /// How long the kernel keeps an address that is not refreshed.
 pub const ADDRESS_LIFETIME: Duration = Duration::from_secs(1);
 
-/// How many intervals a holder asks the others to take for one while its process is exchanged: with the default interval they take its VIP
-/// after about a second, which is when its address has gone ([`ADDRESS_LIFETIME`]).
-pub const EXCHANGE_INTERVALS: u32 = 3;
+/// The interval that a holder names while its process is exchanged: the others take its VIP after three of these and their skew, when its
+/// address has gone ([`ADDRESS_LIFETIME`]).
+const EXCHANGE_INTERVAL: Duration = Duration::from_millis(340);
+
+/// How long a process that found its VIP in place waits for its data plane; a little less than [`ADDRESS_LIFETIME`].
+const RESUME_WITHIN: Duration = Duration::from_millis(750);
 
 /// How long a preempting router leaves a VIP that it yielded to a lower one.
 pub const YIELD_PATIENCE: Duration = Duration::from_secs(10);
@@ -101,6 +104,11 @@ impl Settings {
     /// one of the other's advertisements may be lost or late.
     pub fn listen(&self) -> Duration {
         self.interval * 3 / 2
+    }
+
+    /// The interval of an advertisement that [asks the others to wait](Output::AskForPatience).
+    pub fn exchange_interval(&self) -> Duration {
+        self.interval.max(EXCHANGE_INTERVAL)
     }
 
     /// How much earlier a higher priority acts than a lower one, where `interval` is the former holder's (RFC 9568,
@@ -169,8 +177,7 @@ pub enum Output {
     RemoveAddress,
     /// Send an advertisement with this priority.
     Advertise(Priority),
-    /// The same with [`EXCHANGE_INTERVALS`] times the interval: a Backup waits according to the last one that it heard (RFC 9568,
-    /// section 6.4.2).
+    /// The same with [`Settings::exchange_interval`]: a Backup waits according to the last one that it heard (RFC 9568, section 6.4.2).
     AskForPatience(Priority),
     /// Announce the VIP to the neighbours by gratuitous ARP.
     Announce,

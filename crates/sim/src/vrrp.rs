@@ -21,7 +21,7 @@ use crate::violation::Violation;
 use crate::world::World;
 use checks::Checks;
 
-use gaiola_core::vrrp::{EXCHANGE_INTERVALS, Input, Output};
+use gaiola_core::vrrp::{Input, Output, Router, Settings};
 use gaiola_model::Time;
 use gaiola_model::vrrp::{Message, Vrid};
 use gaiola_model::{ServerName, Tier};
@@ -428,7 +428,9 @@ impl Sim {
                 Output::AskForPatience(_) if self.sabotage == Some(Sabotage::LeavesUnannounced) => {
                 }
                 Output::AskForPatience(priority) => {
-                    self.advertise(n, vip, priority, INTERVAL * EXCHANGE_INTERVALS);
+                    let settings = self.nodes[n].router(vip).map(Router::settings);
+                    let interval = settings.map_or(INTERVAL, Settings::exchange_interval);
+                    self.advertise(n, vip, priority, interval);
                 }
                 Output::Announce => {
                     self.checks.announces(&self.nodes[n], vip)?;

@@ -69,11 +69,7 @@ fn eight_machines_are_upgraded_under_open_websockets() {
     println!("eight machines upgraded within {took:?}: {seen:?}");
     seen.assert_nothing_failed();
     let sockets = &seen.sockets;
-    assert_eq!(sockets.opened, u64::from(SOCKETS), "{sockets:?}");
-    assert!(
-        sockets.broken.is_empty() && sockets.refused.is_empty(),
-        "{sockets:?}"
-    );
+    assert_eq!(sockets.kept, u64::from(SOCKETS), "{sockets:?}");
     assert!(site.is_healthy());
 }
 

@@ -111,7 +111,10 @@ impl Keeper {
     ///
     /// Input is handled before deadlines, so that a keeper that was frozen first reads what it missed.
     fn turn(&mut self) -> io::Result<bool> {
-        let woken = self.sleep()?;
+        let woken = match self.config.is_unread() {
+            true => Woken::default(),
+            false => self.sleep()?,
+        };
         let now = self.now();
         self.stopping |= woken.by_signal && self.termination.came();
         if woken.by_signal && self.hang_up.came() && !self.stopping {

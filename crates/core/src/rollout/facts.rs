@@ -166,7 +166,9 @@ impl Facts {
     /// When to observe again if nothing changes before: the next deadline that could let a step continue.
     pub fn next_deadline(&self, grace: std::time::Duration) -> Option<Time> {
         let silent = self.silent_since.values().map(|since| *since + SILENCE);
-        let acknowledged = self.acknowledged.values().map(|known| known.since + grace);
+        let acknowledged = self.acknowledged.values();
+        let acknowledged = acknowledged
+            .flat_map(|known| [grace, super::MOVED_WITHIN].map(|limit| known.since + limit));
         let closing = self.closing_since.values().map(|since| *since + grace);
         let unready = self
             .unready_since

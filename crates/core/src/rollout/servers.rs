@@ -1,7 +1,7 @@
 //! Adding and removing servers: they join at once and leave one by one.
 
-use super::{Facts, RollOutStep, View, dated, new_server};
-use crate::topology;
+use super::{Facts, MOVED_WITHIN, RollOutStep, View, dated, new_server};
+use crate::topology::{self, TrafficTarget};
 use gaiola_model::placement::{DatabaseRole, Phase};
 use gaiola_model::{Config, Desired, Placement, Revision, ServerName, Tier};
 use std::collections::BTreeSet;
@@ -121,8 +121,9 @@ impl RollOutStep<'_> {
 
     /// Drains what the operator drained, but never the last healthy server of a tier. Database servers go first.
     pub(super) fn drain_for_operator(&mut self) {
-        for server in self.desired.drained.iter().rev() {
-            let server = *server;
+        let mut drained: Vec<ServerName> = self.desired.drained.iter().copied().collect();
+        drained.sort_by_key(|server| std::cmp::Reverse(server.tier));
+        for server in drained {
             if !self.wants(server) || !topology::serves(&self.plan, server) {
                 continue;
             }
@@ -147,17 +148,35 @@ impl RollOutStep<'_> {
         }
     }
 
-    /// Whether no primary is being replaced: writes wait for that at the balancers, and a VIP that moves meanwhile breaks them off.
+    /// Whether no primary is being replaced: writes wait for that at the balancers, and a VIP that moves meanwhile breaks them off. A
+    /// switch-over that does not end is not waited for.
     fn writes_go_on(&mut self, balancer: ServerName) -> bool {
         let moving = self.drained_databases().find(|server| {
             let just_begun = topology::serves(self.view.placement, *server);
-            just_begun || !self.has_switched_over(*server)
+            just_begun || !self.has_switched_over(*server) && !self.is_overdue(*server)
         });
         if let Some(moving) = moving {
             let why = format!("to drain {balancer}: {moving} gives up its role first");
             self.wait(balancer, why);
         }
         moving.is_none()
+    }
+
+    /// Whether a drain takes longer than a VIP or the role of the primary ever takes to move.
+    fn is_overdue(&self, server: ServerName) -> bool {
+        let facts = self.view.facts;
+        let drained = facts.acknowledged.get(&TrafficTarget::Server(server));
+        drained.is_some_and(|drained| facts.now - drained.since >= MOVED_WITHIN)
+    }
+
+    /// A drained balancer that is still handing its VIPs over.
+    fn hands_over(&self) -> Option<ServerName> {
+        let mut balancers = topology::servers_of(&self.plan, Tier::Balancer);
+        balancers.find(|server| {
+            let drained = !topology::serves(&self.plan, *server);
+            let holds = !self.view.is_dead(*server) && self.view.drained(*server).is_err();
+            drained && holds && !self.is_overdue(*server)
+        })
     }
 
     fn others_serve(&self, server: ServerName) -> bool {
@@ -285,9 +304,13 @@ impl RollOutStep<'_> {
 
     /// Whether a database server may be drained now: alone, with a successor, and while nothing else is in progress.
     fn may_move_database(&mut self, server: ServerName) -> bool {
-        let blocked = self
-            .database_in_motion()
-            .or_else(|| self.replacement_in_progress());
+        let hands_over = || {
+            let balancer = self.hands_over()?;
+            Some(format!("{balancer} hands its VIPs over first"))
+        };
+        let blocked = (self.database_in_motion())
+            .or_else(|| self.replacement_in_progress())
+            .or_else(hands_over);
         if let Some(why) = blocked {
             self.wait(server, format!("to drain {server}: {why}"));
             return false;

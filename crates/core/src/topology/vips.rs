@@ -182,9 +182,9 @@ pub struct KeeperWays {
     pub relays: Vec<SocketAddr>,
 }
 
-/// The most relays. Each is asked every interval by every balancer, so more would cost all of them more than they add: with three, on
-/// machines of their own, two may be lost.
-const MOST_RELAYS: usize = 3;
+/// How many relays there are. Each is asked every interval by every balancer, so more would cost all of them more than they add. They are
+/// the first, the middle and the last server by number, for what has the same number often shares a rack.
+const RELAYS: usize = 3;
 
 /// How the keeper of this balancer reaches the others; `None`: it is no balancer of the placement.
 ///
@@ -198,9 +198,14 @@ pub fn keeper_ways(placement: &Placement, server: ServerName) -> Option<KeeperWa
     for relay in others.into_iter().filter_map(|it| location(placement, it)) {
         let socket = relay.socket(relay.ports.agent);
         let mut taken = balancers.iter().chain(&relays);
-        if !taken.any(|other| other.ip() == socket.ip()) && relays.len() < MOST_RELAYS {
+        if !taken.any(|other| other.ip() == socket.ip()) {
             relays.push(socket);
         }
+    }
+    if relays.len() > RELAYS {
+        relays = [0, relays.len() / 2, relays.len() - 1]
+            .map(|at| relays[at])
+            .into();
     }
     let is_other = |keeper: &SocketAddr| keeper.ip() != own.address;
     let is_heir = |other: ServerName| other != server && serves(placement, other);

@@ -6,7 +6,7 @@ mod hello;
 
 use super::peers::Peers;
 use super::timers::Timers;
-use super::{HOLDING_BACK, Input, Output, REFRESH_INTERVAL, Reason, Role, Settings};
+use super::{HOLDING_BACK, Input, Output, REFRESH_INTERVAL, RESUME_WITHIN, Reason, Role, Settings};
 use gaiola_model::Time;
 use gaiola_model::vrrp::Priority;
 use hello::Greeting;
@@ -178,7 +178,7 @@ impl Router {
             (State::Initialize, Input::Start { held: true }) => State::Resuming {
                 ready: false,
                 listen_until: now + self.settings.listen(),
-                give_up_at: now + self.settings.listen() * 2,
+                give_up_at: now + RESUME_WITHIN,
             },
             (state, Input::Start { .. }) => {
                 out.push(Output::RemoveAddress);
@@ -220,7 +220,8 @@ impl Router {
             (state, Input::Yield) => state,
             (State::Active(timers), Input::Exchange) => {
                 out.push(Output::RefreshAddress);
-                out.push(Output::AskForPatience(self.settings.priority));
+                // Twice: one may be lost.
+                out.extend([Output::AskForPatience(self.settings.priority); 2]);
                 State::Active(timers.advertised(now, self.settings.interval))
             }
             (state, Input::Exchange) => state,
@@ -230,6 +231,10 @@ impl Router {
                 until,
                 stopping: true,
             },
+            (State::Resuming { .. }, Input::Stop) => {
+                self.give_up(out);
+                stop(out)
+            }
             (_, Input::Stop) => {
                 out.push(Output::RemoveAddress);
                 stop(out)
@@ -395,7 +400,7 @@ impl Router {
     }
 
     /// Does not resume: whoever waits for it, as it may have asked, waits no longer.
-    fn give_up(&self, out: &mut Vec<Output>) {
+    pub(super) fn give_up(&self, out: &mut Vec<Output>) {
         out.push(Output::RemoveAddress);
         out.push(Output::Advertise(Priority::RELEASE));
     }

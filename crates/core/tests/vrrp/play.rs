@@ -1,8 +1,6 @@
 //! The little world of a scenario.
 
-use gaiola_core::vrrp::{
-    ADDRESS_LIFETIME, EXCHANGE_INTERVALS, Input, Output, Reason, Role, Router, Settings,
-};
+use gaiola_core::vrrp::{ADDRESS_LIFETIME, Input, Output, Reason, Role, Router, Settings};
 use gaiola_model::Time;
 use gaiola_model::vrrp::{Advertisement, Hello, Priority, Vrid};
 use std::collections::{BTreeMap, BTreeSet};
@@ -231,7 +229,7 @@ impl World {
                 self.send(name, Said::Advertisement(advert(priority, INTERVAL)));
             }
             Output::AskForPatience(priority) => {
-                let interval = INTERVAL * EXCHANGE_INTERVALS;
+                let interval = self.place(name).settings.exchange_interval();
                 self.send(name, Said::Advertisement(advert(priority, interval)));
             }
             Output::SayHello => {

@@ -49,7 +49,7 @@ const CALM_AFTER: Duration = ms(2500);
 const HANDED_OVER_WITHIN: Duration = ms(3500);
 
 /// A keeper that was exchanged holds again what it held within this time.
-const EXCHANGED_WITHIN: Duration = ms(700);
+const EXCHANGED_WITHIN: Duration = ms(900);
 
 /// After the faults each VIP goes home, and stays there.
 const MOST_MOVES: u32 = 1;

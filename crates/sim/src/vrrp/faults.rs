@@ -94,9 +94,11 @@ impl Sim {
             self.world.after(ms(100), Event::Exchange);
             return Ok(());
         }
+        let Some(holder) = (0..self.plan.nodes).find(|n| self.nodes[*n].is_active(0)) else {
+            return Ok(());
+        };
         self.checks.exchanged(self.world.now(), &self.nodes);
-        let holder = (0..self.plan.nodes).find(|n| self.nodes[*n].is_active(0));
-        holder.map_or(Ok(()), |holder| self.exchange(holder, ms(100)..ms(300)))
+        self.exchange(holder, ms(100)..ms(500))
     }
 
     /// A relay ends, or its server.

@@ -6,7 +6,7 @@ use super::beats::{NotServing, Verdict};
 use super::config_file::ConfigFile;
 use super::network::Network;
 use super::voice::Voice;
-use gaiola_core::vrrp::{EXCHANGE_INTERVALS, Input, Output};
+use gaiola_core::vrrp::{Input, Output};
 use gaiola_model::Time;
 use gaiola_model::keeper::{KeeperConfig, KeeperState, KeeperVip};
 use gaiola_model::schema::SCHEMA;
@@ -366,7 +366,7 @@ fn carry_out(
             advertise(network, vip, priority, interval, voice);
         }
         Output::AskForPatience(priority) => {
-            let interval = vip.settings().interval * EXCHANGE_INTERVALS;
+            let interval = vip.settings().exchange_interval();
             advertise(network, vip, priority, interval, voice);
         }
         Output::Announce => network.announce(address),

@@ -20,7 +20,7 @@ impl Router {
         }
         match (state, cut_off) {
             (State::Resuming { ready: false, .. }, true) => {
-                out.push(Output::RemoveAddress);
+                self.give_up(out);
                 State::Initialize
             }
             (
