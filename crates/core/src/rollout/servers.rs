@@ -204,6 +204,7 @@ impl RollOutStep<'_> {
         }
         for server in leaving {
             let may_leave = match server.tier {
+                Tier::Balancer | Tier::Web if self.is_needed_for_tls(server) => false,
                 Tier::Balancer => self.may_spare_balancer(server) && self.writes_go_on(server),
                 Tier::Web => self.may_spare_web(server),
                 Tier::App => true,
@@ -250,6 +251,18 @@ impl RollOutStep<'_> {
             self.wait(server, format!("to remove {server}: {short}"));
         }
         left >= wanted
+    }
+
+    /// The last that speak TLS with instances stay until these take clients themselves, who speak plain text.
+    fn is_needed_for_tls(&mut self, server: ServerName) -> bool {
+        let encrypted = self.plan.instances.values().any(|placed| placed.encrypted);
+        let is_needed = encrypted && !self.desired.config.encrypts();
+        let gives_up = self.desired.config.servers(server.tier) == 0;
+        if is_needed && gives_up {
+            let why = format!("to remove {server}: instances accept plain text first");
+            self.wait(server, why);
+        }
+        is_needed && gives_up
     }
 
     /// A VIP that leaves with it is given up first, so that its remaining clients may finish where they are.
