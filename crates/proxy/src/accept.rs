@@ -1,9 +1,9 @@
 //! From a listening socket to a session.
 
-use super::check::in_words;
 use super::client::{Client, Open, Origin};
 use super::counters::Unasked;
-use super::io::{Buffer, Fault, Side, Stream, TlsStream};
+use super::handshake::Handshake;
+use super::io::{Buffer, Fault, Stream};
 use super::orders::FrontendShare;
 use super::worker::Worker;
 use super::{io, session, tcp};
@@ -12,11 +12,8 @@ use gaiola_os as os;
 use gaiola_wire::client_hello;
 use gaiola_wire::proxy_protocol::{self, Carried, Progress};
 use rustix::net::{SocketAddrAny, SocketFlags};
-use rustls::ServerConfig;
-use rustls::server::UnbufferedServerConnection;
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
-use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -207,7 +204,7 @@ async fn talk(worker: Rc<Worker>, mut client: Box<Client>) {
     }
     let is_http = is_http(frontend);
     let tls = worker.tls(&client.origin.bind);
-    let mut handshake = tls.map(|settings| Handshake { settings, limit });
+    let mut handshake = tls.map(|settings| Handshake::new(settings, limit));
     let (may_be_plain, server_first) = match &bind.tls {
         Some(tls) => (tls.optional && is_http, tls.server_first && !is_http),
         None => (false, false),
@@ -254,54 +251,6 @@ async fn speaks_plainly(client: &mut Client, limit: Duration) -> bool {
     let is_plain = buffer.filled().first() != Some(&HANDSHAKE);
     client.early = Some(buffer).filter(|buffer| !buffer.is_empty());
     is_plain
-}
-
-/// A TLS handshake with a client that is to come.
-pub(super) struct Handshake {
-    settings: Arc<ServerConfig>,
-    /// How long it may take.
-    pub(super) limit: Duration,
-}
-
-impl Handshake {
-    /// Performs it; `false` if it failed, which is logged.
-    pub(super) async fn encrypt(self, client: &mut Client, worker: &Worker) -> bool {
-        let encrypted = encrypt(client, self.settings, self.limit, worker).await;
-        if let Some(stream) = encrypted {
-            (client.stream, client.early) = (Stream::Tls(stream), None);
-            return true;
-        }
-        false
-    }
-}
-
-/// Performs the TLS handshake; `None` if it failed.
-async fn encrypt(
-    client: &Client,
-    settings: Arc<ServerConfig>,
-    limit: Duration,
-    worker: &Worker,
-) -> Option<Box<TlsStream>> {
-    let Stream::Tcp(tcp) = &client.stream else {
-        // The supervisor lets no other bind have TLS.
-        return None;
-    };
-    let side = UnbufferedServerConnection::new(settings).map(Side::Server);
-    let early = client.early.as_ref().map_or(&[][..], Buffer::filled);
-    let handshake = TlsStream::handshake(tcp.clone(), side.ok()?, early);
-    let failed = match tokio::time::timeout(limit, handshake).await {
-        Ok(Ok(stream)) => {
-            worker.handshakes().record(stream.is_resumed());
-            return Some(stream);
-        }
-        Ok(Err(error)) if error.kind() == ErrorKind::UnexpectedEof => "the client has left".into(),
-        Ok(Err(error)) => in_words(error),
-        Err(_) => format!("it was not over within {} ms", limit.as_millis()),
-    };
-    worker.handshakes().failed.add(1);
-    let failed = format!("the TLS handshake failed: {failed}");
-    worker.log_closed(client.origin.address, &client.origin.bind, &failed);
-    None
 }
 
 fn late(what: &str, limit: Duration) -> String {

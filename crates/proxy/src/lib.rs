@@ -22,6 +22,7 @@ mod exchange;
 mod files;
 mod free_list;
 mod hand_over;
+mod handshake;
 #[cfg(any(test, feature = "bench"))]
 #[cfg_attr(not(test), expect(dead_code, reason = "tests use all of it"))]
 mod harness;

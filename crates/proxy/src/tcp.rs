@@ -2,11 +2,11 @@
 
 mod postgres;
 
-use super::accept::Handshake;
 use super::check;
 use super::client::Client;
 use super::clock::Instant;
 use super::counters::Unasked;
+use super::handshake::Handshake;
 use super::io::{self, Stream};
 use super::log::{Entry, Leg, Subject};
 use super::serving::{Backend, NoServer, Permit, ServedBy, Want, WorkerConfig};
