@@ -114,7 +114,8 @@ fn drains(stage: &dyn Stage) {
             stage.gaiola(&["undrain", server]).expect(0, &[]);
         }
     });
-    seen.assert_nothing_failed();
+    // The VIP moves, and home again.
+    seen.assert_few_writes_failed(2);
     stage.is_whole();
 }
 
@@ -178,6 +179,7 @@ fn rolls(stage: &dyn Stage) {
         ];
         stage.gaiola(&roll).expect(0, &["it is its turn"]);
     });
-    seen.assert_nothing_failed();
+    // On machines balancers stand beside web servers: the VIP moves for each, and home again.
+    seen.assert_few_writes_failed(4);
     stage.is_whole();
 }
