@@ -79,18 +79,6 @@ impl MachineSite {
         format!("http://{DOOR}{path}")
     }
 
-    /// Changes the file: `from`, where it is first found, becomes `to`.
-    ///
-    /// # Panics
-    /// Where it is not found.
-    #[track_caller]
-    pub fn edit(&self, from: &str, to: &str) {
-        let path = self.folder.path().join("gaiola.toml");
-        let text = fs::read_to_string(&path).expect("the file is read");
-        assert!(text.contains(from), "{from:?} is not in the file: {text}");
-        fs::write(path, text.replacen(from, to, 1)).expect("the file is written");
-    }
-
     /// Runs `gaiola ARGS` beside the file.
     #[track_caller]
     pub fn gaiola(&self, args: &[&str]) -> Ran {

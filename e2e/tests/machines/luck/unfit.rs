@@ -61,9 +61,7 @@ fn no_way_in(site: &MachineSite) {
     let another = "rm /etc/ssh/ssh_host_ed25519_key && ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key && systemctl restart ssh";
     on(site, "m2", another);
     on(site, "m3", &format!("sed -i s/NOPASSWD:// {SUDOERS}"));
-    for _ in 0..4 {
-        site.edit("\"m3\"", "\"ops@m3\"");
-    }
+    site.edit("\"m3\"", "\"ops@m3\"");
     let ran = refused(site);
     let off = ["refused", "it is not reached by ssh", "Connection refused"];
     line(&ran, "m1", &off);
@@ -108,7 +106,10 @@ fn not_what_the_file_says(site: &MachineSite) {
         "m2",
         &format!("cp /etc/machine-id /root/; echo {id} >/etc/machine-id"),
     );
-    site.edit("\"m3\"]", "{ ssh = \"m3\", address = \"10.78.0.99\" }]");
+    site.edit(
+        "[database]\nservers = [\"m1\", \"m2\", \"m3\"]",
+        "[database]\nservers = [\"m1\", \"m2\", { ssh = \"m3\", address = \"10.78.0.99\" }]",
+    );
     on(
         site,
         "m3",
