@@ -1,9 +1,10 @@
 //! Follows a change until the desired state is observed, the change failed, or the deadline passed.
 
 use crate::rollout;
+use gaiola_model::inventory::Host;
 use gaiola_model::placement::{InstanceState, ObservedInstance, ReleaseNumber};
-use gaiola_model::status::Status;
-use gaiola_model::{InstanceName, Observed, Placement, Time};
+use gaiola_model::status::{ServerState, Status};
+use gaiola_model::{InstanceName, Observed, Placement, ServerName, Time};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -121,6 +122,44 @@ impl Follow {
             })
         })
     }
+}
+
+/// What is missing when the deadline has passed, in words; and whether it is nothing but machines that are silent. Servers of a machine
+/// that is silent altogether are named with it.
+pub fn in_words(missing: &[String], status: &Status) -> (String, bool) {
+    let (mut words, mut named) = (Vec::new(), Vec::new());
+    for (host, servers) in silent_machines(status) {
+        let silent = servers.iter().map(|server| format!("{server} is silent"));
+        let silent: Vec<String> = silent.filter(|it| missing.contains(it)).collect();
+        if !silent.is_empty() {
+            let all: Vec<String> = servers.iter().map(ToString::to_string).collect();
+            words.push(format!(
+                "{host} is silent, with {}: see that it is on and reached, it follows by itself then",
+                all.join(" ")
+            ));
+            named.extend(silent);
+        }
+    }
+    let others = missing.iter().filter(|why| !named.contains(why));
+    let others: Vec<String> = others.cloned().collect();
+    let is_silence = others.is_empty() && !words.is_empty();
+    words.extend(others);
+    (words.join("; "), is_silence)
+}
+
+/// Machines none of whose servers is heard; in the lab there are no machines.
+fn silent_machines(status: &Status) -> BTreeMap<&Host, Vec<ServerName>> {
+    let mut machines: BTreeMap<&Host, Vec<ServerName>> = BTreeMap::new();
+    let mut heard: Vec<&Host> = Vec::new();
+    for server in &status.servers {
+        let host = &server.location.host;
+        if server.state != ServerState::Lost || *host == Host::default() {
+            heard.push(host);
+        }
+        machines.entry(host).or_default().push(server.name);
+    }
+    machines.retain(|host, _| !heard.contains(host));
+    machines
 }
 
 /// Instances that are not ready, if all are of the release that this change leads to: others are still to be exchanged.

@@ -11,6 +11,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -57,6 +58,11 @@ impl Rack {
         fs::write(&path, known + &line).tried("write the operator's known_hosts")
     }
 
+    /// Where the operator's commands keep what they know of a site.
+    pub fn operator_state(&self) -> PathBuf {
+        self.operator().join("state")
+    }
+
     /// A program that runs on the operator's host: `ssh m1` leads to a machine there, without further options.
     ///
     /// # Errors
@@ -70,6 +76,8 @@ impl Rack {
         command.env_remove("SSH_AUTH_SOCK");
         // Its own: connections to machines of the same names in another rack are kept open in /tmp.
         command.env("XDG_RUNTIME_DIR", "/run");
+        // What a command keeps of a site, which on this host other racks' sites would share.
+        command.env("GAIOLA_STATE", self.operator_state());
         Ok(command)
     }
 

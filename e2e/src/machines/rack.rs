@@ -63,6 +63,11 @@ impl Rack {
         self.folder.join("disks").join(machine)
     }
 
+    /// What a machine has written on its disk, as the files of its root directory. To be changed only while it is off.
+    pub fn written(&self, machine: &str) -> PathBuf {
+        self.disk(machine).join("upper")
+    }
+
     pub(crate) fn log(&self, name: &str) -> PathBuf {
         self.folder.join("log").join(format!("{name}.log"))
     }

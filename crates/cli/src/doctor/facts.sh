@@ -18,7 +18,14 @@ echo "architecture $(uname -m)"
 echo "host-name $(uname -n)"
 glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null)
 if [ -n "$glibc" ]; then echo "glibc ${glibc#* }"; fi
-df -Pk /var/lib 2>/dev/null | awk 'NR == 2 { print "disk-kib", $4 }'
+# What is free where a directory is or will be: either may be a disk of its own.
+free_below() {
+    at=$1
+    until [ -d "$at/" ]; do at=${at%/*}; done
+    df -Pk "$at/" 2>/dev/null | awk -v key="$2" 'NR == 2 { print key, $4 }'
+}
+free_below /var/lib/gaiola disk-kib
+free_below /opt/gaiola program-kib
 awk '/^MemTotal:/ { print "memory-kib", $2 }' /proc/meminfo
 if [ -r /etc/machine-id ]; then echo "machine-id $(cat /etc/machine-id)"; fi
 if has ip; then

@@ -104,16 +104,30 @@ pub(crate) async fn take(machines: &Machines, doing: &str) -> anyhow::Result<Loc
         let remote = format!("sh -c {}", quote(&script));
         async move { ssh.arguments_as_root(&remote).await }
     });
-    let mut holders = Vec::new();
-    for (host, arguments) in arguments.await? {
-        holders.push((host, Holder::start(&arguments)?));
-    }
-    for (host, holder) in &mut holders {
+    Ok(Lock::of(hold_all(arguments.await?)?))
+}
+
+/// Starts a holder on every machine, by the command line that it is given for each.
+///
+/// The first machine comes before all others, and is the same one for everybody: of two operators at once one gets every lock. Were
+/// all asked for together, each might get some, and both would be refused.
+fn hold_all(mut arguments: Vec<(Host, Vec<OsString>)>) -> anyhow::Result<Vec<Holder>> {
+    arguments.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let (first, others) = arguments.split_at(arguments.len().min(1));
+    let mut held = hold(first)?;
+    held.append(&mut hold(others)?);
+    Ok(held)
+}
+
+/// Takes these locks at the same time.
+fn hold(arguments: &[(Host, Vec<OsString>)]) -> anyhow::Result<Vec<Holder>> {
+    let started = arguments.iter();
+    let started = started.map(|(_, arguments)| Holder::start(arguments));
+    let mut holders = started.collect::<anyhow::Result<Vec<Holder>>>()?;
+    for ((host, _), holder) in arguments.iter().zip(&mut holders) {
         holder.confirm(host)?;
     }
-    Ok(Lock::of(
-        holders.into_iter().map(|(_, holder)| holder).collect(),
-    ))
+    Ok(holders)
 }
 
 /// A command, and whose it is: `gaiola roll of root@laptop`.
@@ -270,8 +284,12 @@ mod tests {
     use super::*;
     use crate::deploy::Busy;
 
+    fn holding(folder: &str) -> [OsString; 3] {
+        ["sh", "-c", &script(folder, "gaiola up", SILENCE)].map(OsString::from)
+    }
+
     fn hold(folder: &str) -> (Holder, anyhow::Result<()>) {
-        let arguments = ["sh", "-c", &script(folder, "gaiola up", SILENCE)].map(OsString::from);
+        let arguments = holding(folder);
         let mut holder = Holder::start(&arguments).unwrap();
         let confirmed = holder.confirm(&Host("m1".into()));
         (holder, confirmed)
@@ -331,5 +349,26 @@ mod tests {
         holder.child.wait().unwrap();
         assert!(!any_answers(&mut [holder], b'a'));
         assert!(hold(folder.to_str().unwrap()).1.is_ok());
+    }
+
+    #[test]
+    fn of_two_operators_at_once_one_gets_every_machine() {
+        let names = ["m1", "m2", "m3"];
+        let folder = tempfile::tempdir().unwrap();
+        let of = |name: &str| {
+            let folder = folder.path().join(name);
+            let arguments = holding(folder.to_str().unwrap()).to_vec();
+            (Host(name.into()), arguments)
+        };
+        // Their files name the machines in another order.
+        let one = names.map(of).to_vec();
+        let other: Vec<_> = names.iter().rev().map(|name| of(name)).collect();
+        for _ in 0..20 {
+            let (one, other) = (one.clone(), other.clone());
+            let [one, other] = [one, other].map(|all| std::thread::spawn(|| hold_all(all)));
+            let ended = [one.join().unwrap(), other.join().unwrap()];
+            let held = ended.iter().flatten().count();
+            assert_eq!(held, 1, "{:?}", ended.map(|it| it.err()));
+        }
     }
 }

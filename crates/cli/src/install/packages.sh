@@ -43,9 +43,23 @@ spare_from_needrestart() {
     fi
 }
 
+# Leaves what it complained about in `said`.
 apt_get() {
-    apt-get -qq -y --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confdef \
-        -o Dpkg::Options::=--force-confold "$@" >/dev/null
+    said=$(apt-get -qq -y --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confdef \
+        -o Dpkg::Options::=--force-confold "$@" 2>&1 >/dev/null)
+}
+
+complained() { printf '%s\n' "$said" | tail -n 3; }
+reach_mirrors='let the machine reach the mirrors that /etc/apt names, or name others there'
+
+# A lock that was waited for, and what a power cut in the middle of an installation left: nothing that another mirror would change.
+mend_or_fail() {
+    case $said in
+        *[Cc]'ould not get lock'* | *'nable to acquire the dpkg'*)
+            fail "another process holds the lock of apt: $(complained); wait for its end, or end it" ;;
+        *'dpkg was interrupted'*) dpkg --force-confdef --force-confold --configure -a >&2 ;;
+        *'No space left on device'* | *"don't have enough free space"*) fail "apt-get: $(complained)" ;;
+    esac
 }
 
 # The lock of the lists is not waited for by apt itself.
@@ -54,8 +68,8 @@ update() {
     until said=$(apt-get -qq update 2>&1); do
         tries=$((tries + 1))
         case $said in
-            *'Could not get lock'*) [ $tries -lt 60 ] || fail "another process holds the lock of apt: $said" ;;
-            *) fail "apt-get update: $said" ;;
+            *'Could not get lock'*) [ $tries -lt 60 ] || fail "another process holds the lock of apt: $(complained); wait for its end, or end it" ;;
+            *) fail "apt-get update: $(complained); $reach_mirrors" ;;
         esac
         sleep 5
     done
@@ -71,12 +85,19 @@ install_packages() {
     if ! all_known "$@"; then
         update
         # It ends well also where it reached no mirror.
-        all_known "$@" || fail "not all of these packages are known: $*; apt-get update: $(echo "$said" | tail -n 3)"
+        all_known "$@" || fail "no mirror was found that has all of these packages: $*; apt-get update: $(complained); $reach_mirrors"
     fi
-    if ! apt_get install "$@" 2>/dev/null; then
+    if ! apt_get install "$@"; then
+        mend_or_fail
         # Old lists name files that the archive no longer has.
         update
-        apt_get install "$@"
+        if ! apt_get install "$@"; then
+            mend_or_fail
+            case $said in
+                *'ailed to fetch'* | *'nable to fetch'*) fail "apt-get install $*: $(complained); $reach_mirrors" ;;
+                *) fail "apt-get install $*: $(complained)" ;;
+            esac
+        fi
     fi
     for package in "$@"; do echo "installed $package"; done
 }

@@ -8,7 +8,7 @@ use crate::monitor::poll;
 use crate::monitor::status::status;
 use crate::site::Site;
 use crate::traffic::Totals;
-use gaiola_core::follow::{Follow, Next, Sight};
+use gaiola_core::follow::{self, Follow, Next, Sight};
 use gaiola_model::placement::Revision;
 use gaiola_model::status::{ServerState, ServerStatus, Status};
 use gaiola_model::{Exit, Observed, ServerName};
@@ -71,8 +71,13 @@ pub(super) async fn follow(
             }
             Next::Late(mut missing) => {
                 missing.extend(power_trouble(site));
-                let message = format!("not reached yet: {}", missing.join("; "));
-                return outcome(site, waiting_exit(site), message);
+                let (missing, is_silence) = follow::in_words(&missing, &status);
+                let exit = if is_silence {
+                    Exit::Degraded
+                } else {
+                    waiting_exit(site)
+                };
+                return outcome(site, exit, format!("not reached yet: {missing}"));
             }
         }
         let next_poll = (Instant::now() + POLL).min(deadline);

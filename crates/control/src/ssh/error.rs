@@ -76,6 +76,9 @@ impl SshError {
                  or name root@{}",
                 host.0.rsplit('@').next().unwrap_or_default()
             ),
+            Problem::Failed { said, .. } if is_out_of_space(said) => {
+                format!("make room on {host}, then run the same command again")
+            }
             Problem::Failed { .. } => "the same command goes on where it stopped".into(),
             Problem::Timeout(_) => {
                 format!("see what the machine does (ssh {host}), then run the same command again")
@@ -83,6 +86,13 @@ impl SshError {
             Problem::NoSsh(_) => "install the package openssh-client".into(),
         }
     }
+}
+
+/// Whether a program complained of a full disk, or `apt-get` of one that would be.
+fn is_out_of_space(said: &str) -> bool {
+    ["No space left on device", "have enough free space"]
+        .iter()
+        .any(|words| said.contains(words))
 }
 
 impl fmt::Display for Problem {
@@ -137,7 +147,9 @@ impl Problem {
             Some(Self::RefusedKey(line("Too many authentication failures")))
         } else {
             let last = errors.lines().rev().find(|line| !line.trim().is_empty());
-            Some(Self::Unreachable(last.unwrap_or("ssh ended").trim().into()))
+            Some(Self::Unreachable(
+                last.unwrap_or("the connection ended").trim().into(),
+            ))
         }
     }
 
@@ -200,7 +212,10 @@ Host key verification failed.
         ] {
             assert_eq!(of_ssh(line), Problem::Unreachable(line.into()));
         }
-        assert_eq!(of_ssh(""), Problem::Unreachable("ssh ended".into()));
+        assert_eq!(
+            of_ssh(""),
+            Problem::Unreachable("the connection ended".into())
+        );
     }
 
     #[test]
@@ -220,5 +235,21 @@ Host key verification failed.
         let words = error.to_string();
         assert!(words.starts_with("deploy@web-b: cannot log in: the user cannot become root (sudo: a password is required); "));
         assert!(words.ends_with("or name root@web-b"), "{words}");
+    }
+
+    #[test]
+    fn a_full_disk_wants_room() {
+        let failed = |said: &str| SshError {
+            host: Host("web-b".into()),
+            step: "write /opt/gaiola/1/gaiola".into(),
+            problem: Problem::Failed {
+                code: Some(1),
+                said: said.into(),
+            },
+        };
+        let full = failed("cat: write error: No space left on device").to_string();
+        assert!(full.ends_with("; make room on web-b, then run the same command again"));
+        let other = failed("cat: write error: Input/output error").to_string();
+        assert!(other.ends_with("; the same command goes on where it stopped"));
     }
 }

@@ -17,8 +17,10 @@ pub struct Facts {
     pub architecture: String,
     /// The version of glibc; `None`: another C library is there.
     pub glibc: Option<Version>,
-    /// KiB free below /var/lib.
+    /// KiB free below /var/lib/gaiola.
     pub disk_kib: Option<u64>,
+    /// KiB free below /opt/gaiola.
+    pub program_kib: Option<u64>,
     /// KiB of memory.
     pub memory_kib: Option<u64>,
     /// /etc/machine-id.
@@ -129,6 +131,7 @@ impl Facts {
             "architecture" => self.architecture = value.into(),
             "glibc" => self.glibc = version(value),
             "disk-kib" => self.disk_kib = value.parse().ok(),
+            "program-kib" => self.program_kib = value.parse().ok(),
             "memory-kib" => self.memory_kib = value.parse().ok(),
             "machine-id" => self.machine_id = value.into(),
             "host-name" => self.host_name = value.into(),

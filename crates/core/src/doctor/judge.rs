@@ -70,7 +70,7 @@ impl Judged<'_> {
                 self.system(facts, &mut out);
                 self.others(facts, &mut out);
                 self.network(facts, &mut out);
-                room(facts, &mut out);
+                room(self.expected.site.as_str(), facts, &mut out);
                 self.clock(facts, &mut out);
                 if out.found.is_empty() {
                     out.add(Severity::Fine, fine(facts), "");
@@ -233,7 +233,7 @@ impl Judged<'_> {
             if other.machine_id == facts.machine_id && !facts.machine_id.is_empty() {
                 out.refuse(
                     format!("its machine id is that of {host}: one was cloned, or both names lead to one machine"),
-                    "on one of them: rm /etc/machine-id && systemd-machine-id-setup, then restart it",
+                    "on one of them: rm -f /etc/machine-id /var/lib/dbus/machine-id && systemd-machine-id-setup, then restart it",
                 );
             } else if other.host_name == facts.host_name {
                 let name = &facts.host_name;
@@ -282,17 +282,42 @@ fn is_first(all: &Judged<'_>, machine: &ExpectedMachine) -> bool {
     first.is_some_and(|first| first.host == machine.host)
 }
 
-fn room(facts: &Facts, out: &mut Findings<'_>) {
+/// How little room there may be. A machine that has its part of the site already needs some for the next release only: a disk that
+/// fills up must not keep the operator from the change that mends it.
+fn room(site: &str, facts: &Facts, out: &mut Findings<'_>) {
+    let is_part = facts.sites.iter().any(|part| part == site);
+    let least = if is_part { 128 * MIB } else { GIB };
     let disk = facts.disk_kib.unwrap_or(u64::MAX);
-    let has = format!("{} MiB are free below /var/lib", disk / MIB);
-    if disk < GIB {
-        out.refuse(
-            has,
-            "make room: programs, releases and data need 1 GiB at least",
+    let has = format!("{} MiB are free below /var/lib/gaiola", disk / MIB);
+    if disk < least {
+        let needs = format!(
+            "make room: releases and data need {} MiB at least",
+            least / MIB
         );
+        out.refuse(has, needs);
     } else if disk < 4 * GIB {
         out.warn(has, "make room: 4 GiB suit a small site");
     }
+    room_for_program(facts, out);
+    memory(facts, out);
+}
+
+/// Where one is in use already, the next one may never come.
+fn room_for_program(facts: &Facts, out: &mut Findings<'_>) {
+    let program = facts.program_kib.unwrap_or(u64::MAX);
+    if program < 256 * MIB {
+        let has = format!("{} MiB are free below /opt/gaiola", program / MIB);
+        let needs = "make room: the program and Patroni need 256 MiB";
+        let severity = if facts.program.is_some() {
+            Severity::Warning
+        } else {
+            Severity::Refused
+        };
+        out.add(severity, has, needs);
+    }
+}
+
+fn memory(facts: &Facts, out: &mut Findings<'_>) {
     let memory = facts.memory_kib.unwrap_or(u64::MAX);
     let has = format!("it has {} MiB of memory", memory / MIB);
     if memory < 200 * MIB {

@@ -206,7 +206,11 @@ fn one_clock_that_is_off_is_the_machines_and_all_are_the_operators() {
 fn little_room_is_refused_and_some_is_a_warning() {
     assert_eq!(
         with("b", "disk-kib 500000\n"),
-        ["b 488 MiB are free below /var/lib"]
+        ["b 488 MiB are free below /var/lib/gaiola"]
+    );
+    assert_eq!(
+        with("b", "program-kib 100000\n"),
+        ["b 97 MiB are free below /opt/gaiola"]
     );
     assert_eq!(
         with("b", "memory-kib 400000\n"),
@@ -222,4 +226,19 @@ fn what_is_under_way_is_waited_for() {
     );
     let locked = with("b", "apt-lock apt-get\n");
     assert_eq!(locked, ["b apt-get holds the lock of apt"]);
+}
+
+#[test]
+fn a_disk_that_fills_up_does_not_keep_the_operator_from_mending_it() {
+    let is_ready_with = |lines: &str| {
+        let of = |name: &str, own: String| if name == "b" { own + lines } else { own };
+        is_ready(&found(&examined(of)))
+    };
+    let (little, none) = ("disk-kib 500000\n", "disk-kib 50000\n");
+    assert!(!is_ready_with(little));
+    assert!(is_ready_with(&format!("site shop\n{little}")));
+    assert!(!is_ready_with(&format!("site shop\n{none}")));
+    let program = "program-kib 100000\n";
+    assert!(!is_ready_with(program));
+    assert!(is_ready_with(&format!("program 0.2.0-aa\n{program}")));
 }

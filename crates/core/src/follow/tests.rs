@@ -219,3 +219,35 @@ fn instances_that_the_change_exchanges_do_not_make_it_fail() {
         assert_eq!(after.step(&mut follow, at(2)), Next::Wait);
     }
 }
+
+#[test]
+fn a_machine_that_is_silent_is_named_once_with_what_to_do() {
+    let mut status = Case::settled().status;
+    let template = status.servers[0].clone();
+    let server = |name: &str, host: &str, state| {
+        let mut server = template.clone();
+        server.name = name.parse().unwrap();
+        server.location.host = Host(host.into());
+        server.state = state;
+        server
+    };
+    status.servers = vec![
+        server("web1", "m1", ServerState::Serving),
+        server("app1", "m1", ServerState::Lost),
+        server("web2", "m2", ServerState::Lost),
+        server("app2", "m2", ServerState::Lost),
+    ];
+    let missing = |all: &[&str]| {
+        let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+        in_words(&all, &status)
+    };
+    let m2 =
+        "m2 is silent, with web2 app2: see that it is on and reached, it follows by itself then";
+    let both = ["web2 is silent", "app2 is silent"];
+    assert_eq!(missing(&both), (m2.into(), true));
+    let more = ["web2 is silent", "app1 is silent", "app2 is silent"];
+    assert_eq!(missing(&more), (format!("{m2}; app1 is silent"), false));
+    let other = "app1 is starting";
+    assert_eq!(missing(&[other]), (other.into(), false));
+    assert_eq!(missing(&[]), (String::new(), false));
+}
