@@ -283,7 +283,8 @@ impl<'a> RollOutStep<'a> {
         release::name_contents(&mut self.plan, &self.desired.release);
     }
 
-    /// Adopts a new generation. A release that was given up gets another chance only if it is requested again.
+    /// Adopts a new generation. A release that was given up gets another chance only if it is requested again, or if its instances
+    /// are to be reached in another way.
     fn adopt(&mut self) {
         if self.plan.generation == self.desired.generation {
             return;
@@ -293,6 +294,7 @@ impl<'a> RollOutStep<'a> {
         if new_database && config.app.release.is_some() {
             self.plan.released = None;
         }
+        let is_moved = config.encrypts() != self.plan.config.encrypts();
         self.plan.generation = self.desired.generation;
         self.plan.config = self.desired.inventory.resolve(config);
         self.adopt_locations();
@@ -300,7 +302,7 @@ impl<'a> RollOutStep<'a> {
         let attempt = self.desired.attempt;
         self.plan
             .failed
-            .take_if(|failure| (failure.release, failure.attempt) != (release, attempt));
+            .take_if(|failure| is_moved || (failure.release, failure.attempt) != (release, attempt));
     }
 
     /// The network of the inventory, and the servers outside of it that have not left yet.

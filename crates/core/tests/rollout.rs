@@ -39,6 +39,8 @@ struct Site {
     /// Releases whose instances end at once, never answer, and whose command fails.
     crashing: BTreeSet<u64>,
     hanging: BTreeSet<u64>,
+    /// Instances behind their servers' proxies end at once, whatever their release: `crashing behind`.
+    crashing_behind: bool,
     unpreparable: BTreeSet<u64>,
     /// Members that answer no proxy's check: accepted connections say that they are there, and they are sent to for lack of
     /// others.
@@ -93,6 +95,7 @@ impl common::World for Site {
                 self.held.insert(key, rest[2].parse().expect("a count"));
             }
             "finish" => self.held.clear(),
+            "crashing" if rest[0] == "behind" => self.crashing_behind = true,
             "crashing" => drop(self.crashing.insert(number(rest[0]))),
             "hanging" => drop(self.hanging.insert(number(rest[0]))),
             "unpreparable" => drop(self.unpreparable.insert(number(rest[0]))),

@@ -3,7 +3,7 @@
 use super::RollOutStep;
 use crate::topology;
 use gaiola_model::placement::Encryption;
-use gaiola_model::{Config, ServerName, Tier};
+use gaiola_model::{Config, Placement, ServerName, Tier};
 use std::time::Duration;
 
 /// How long plain text has been accepted everywhere before it is used again: PostgreSQL reads its rules anew in its own time.
@@ -15,6 +15,13 @@ pub(super) fn wanted(config: &Config) -> Encryption {
         true => Encryption::Required,
         false => Encryption::Off,
     }
+}
+
+/// Whether that is reached, by every instance too.
+pub(super) fn is_reached(config: &Config, stored: &Placement) -> bool {
+    let mut instances = stored.instances.values();
+    stored.encryption == wanted(config)
+        && instances.all(|placed| placed.encrypted == config.encrypts())
 }
 
 /// What is missing while it is not reached.
@@ -55,12 +62,34 @@ impl RollOutStep<'_> {
             self.has_carried_out(*server)
                 .map_err(|why| (Some(*server), why))?;
         }
+        if matches!(next, Encryption::Required | Encryption::Off) {
+            self.instances_follow(next)?;
+        }
         let facts = self.view.facts;
         let since = facts.encryption_since.map_or(facts.now, |(_, since)| since);
         if (held, next) == (Encryption::Used, Encryption::Accepted) && facts.now - since < SETTLE {
             return Err((None, "for PostgreSQL to accept plain text".into()));
         }
         Ok(())
+    }
+
+    /// Whether every instance is where the last step has it, and will be: none is left that was started before, none is started
+    /// again from a template of before. Where a release was given up neither is known.
+    fn instances_follow(&self, next: Encryption) -> Result<(), (Option<ServerName>, String)> {
+        let stored = self.view.placement;
+        if let Some(failure) = stored.failed.as_ref().filter(|_| !next.is_off()) {
+            return Err((None, failure.in_words()));
+        }
+        let mut instances = stored.instances.iter();
+        if let Some((name, _)) = instances.find(|(_, placed)| placed.encrypted == next.is_off()) {
+            return Err((Some(name.server), format!("{name} is not replaced yet")));
+        }
+        match &stored.good {
+            Some(good) if good.encrypted == next.is_off() => {
+                Err((None, "not all instances serve yet".into()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether a server does what the present placement says: its proxy, and on a database server its agent.

@@ -71,7 +71,7 @@ impl Check<'_> {
         if (stored.through_web, stored.past_web) != (has_web, !has_web) {
             self.miss("balancers do not use the new path yet");
         }
-        if stored.encryption != encryption::wanted(&self.desired.config) {
+        if !encryption::is_reached(&self.desired.config, stored) {
             self.miss(encryption::in_words(&self.desired.config));
         }
         let members = &self.view.facts.store_members;

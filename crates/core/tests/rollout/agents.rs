@@ -162,7 +162,8 @@ impl Site {
             let seen = before
                 .get(&server)
                 .and_then(|seen| seen.instances.get(name));
-            let crashes = self.crashing.contains(&placed.release.0);
+            let crashes = self.crashing.contains(&placed.release.0)
+                || self.crashing_behind && placed.encrypted;
             let state = match seen {
                 Some(_) if crashes => InstanceState::Crashed,
                 Some(_) if !self.hanging.contains(&placed.release.0) => InstanceState::Ready,

@@ -70,6 +70,18 @@ impl World {
     /// What a proxy sends and what another accepts follows from the step that each has; those that are not neighbours do not
     /// understand each other. A proxy that is down sends nothing, and comes back with the order on its disk.
     pub(super) fn check_encryption(&self) -> Result<(), Violation> {
+        let stored = &self.store.placement;
+        let outside = match stored.encryption {
+            Encryption::Required => Some(false),
+            Encryption::Off => Some(true),
+            Encryption::Accepted | Encryption::Used => None,
+        };
+        let mut instances = stored.instances.iter();
+        let outside = instances.find(|(_, placed)| Some(placed.encrypted) == outside);
+        if let Some((name, _)) = outside {
+            let how = format!("{name} is not at step {:?}", stored.encryption);
+            return Err(Rule::Encryption.broken(how));
+        }
         let step = |(server, machine): (&ServerName, &super::Machine)| {
             let placement = self.held(machine.proxy.as_ref()?.revision)?;
             Some((
