@@ -354,6 +354,7 @@ impl Agent {
             BTreeMap::new()
         };
         self.withhold(&mut wanted, &order.placement);
+        self.wait_for_proxy(&mut wanted, order);
         let fate = self.store_member(order);
         if let (Fate::Run, false, Ok(program)) = (fate, self.is_removing(), &self.etcd) {
             let mut member = plan::store_member(&self.boot, order, program);

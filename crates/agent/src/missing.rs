@@ -31,6 +31,22 @@ impl Agent {
         }
     }
 
+    /// Takes instances out that would take the port of the proxy in front of them. One that runs stays as it is.
+    pub(super) fn wait_for_proxy(
+        &self,
+        wanted: &mut BTreeMap<String, WantedProcess>,
+        order: &Order,
+    ) {
+        let known = self.proxy_known.borrow();
+        wanted.retain(|process, _| {
+            let Ok(name) = process.parse() else {
+                return true;
+            };
+            self.supervisor.running_as(process).is_some()
+                || topology::may_start(&order.placement, order.revision, name, known.proxy.as_ref())
+        });
+    }
+
     /// Which of the site's files the proxy is to serve now; `None`: its configuration is withheld.
     pub(super) fn files_to_serve(&self, placement: &Placement) -> Option<ProxyFiles> {
         let wanted = topology::files_wanted(placement, self.boot.server);

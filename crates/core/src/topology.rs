@@ -8,6 +8,7 @@ mod files;
 mod proxy;
 mod vips;
 
+pub use encrypted::may_start;
 pub use files::{FilesHere, files_lacking, files_to_serve, files_wanted};
 pub use proxy::{Paths, proxy_config};
 pub use vips::{

@@ -5,12 +5,12 @@
 //! server's address. PostgreSQL has TLS of its own, which the application servers' proxies ask it for.
 
 use super::{Paths, TrafficTarget, address_of_instance, instance_listens};
-use gaiola_model::placement::Encryption;
+use gaiola_model::placement::{Encryption, ObservedProxy};
 use gaiola_model::proxy::{
     Backend, Bind, ClientCertificates, ClientTimeouts, Ejection, Frontend, Mode, Observe, Refusal,
     Server, ServerTimeouts, ServerTls, StartTls, Tls, TlsVersion,
 };
-use gaiola_model::{InstanceName, Placement, ServerName, Tier};
+use gaiola_model::{InstanceName, Placement, Revision, ServerName, Tier};
 use std::time::Duration;
 
 /// Most connections to one instance.
@@ -81,6 +81,29 @@ pub(super) fn instances(
     both.unzip()
 }
 
+/// Whether the process of an instance may be started, with what its server's proxy reports. Where the tiers speak TLS, or come to, the
+/// proxy first has to hold the port of an instance behind it, or to have let go of it: a process that listens at every address
+/// would otherwise take the port, and the proxy would reject its whole configuration.
+pub fn may_start(
+    placement: &Placement,
+    at: Revision,
+    name: InstanceName,
+    proxy: Option<&ObservedProxy>,
+) -> bool {
+    let Some(placed) = placement.instances.get(&name) else {
+        return false;
+    };
+    if placement.encryption.is_off() && !placed.encrypted {
+        return true;
+    }
+    // A placement that was just stored does not say its own revision.
+    let since = match placed.since {
+        Revision(0) => at,
+        since => since,
+    };
+    proxy.is_some_and(|proxy| proxy.revision >= since)
+}
+
 fn instance(
     placement: &Placement,
     name: InstanceName,
@@ -135,7 +158,7 @@ mod tests {
     use crate::topology::{PROBE_PATH, files_wanted, proxy_config};
     use gaiola_model::config::{App, Balancer, Config, Database, Machine, Machines, Web};
     use gaiola_model::placement::{Desired, Door, DoorState, Release, ReleaseNumber};
-    use gaiola_model::{Inventory, ProxyConfig, Revision};
+    use gaiola_model::{Inventory, ProxyConfig};
 
     /// A site that encrypts, with everything on one machine but a second application server.
     fn site() -> Placement {
@@ -274,6 +297,34 @@ mod tests {
         placement.instances.get_mut(&first).unwrap().encrypted = true;
         assert_eq!(proxy(&placement, "app1").unwrap().frontends.len(), 1);
         assert_eq!(proxy(&placement, "app2"), None);
+    }
+
+    #[test]
+    fn an_instance_is_started_once_the_proxy_in_front_of_it_has_its_port() {
+        let mut placement = site();
+        let name = "app1.1".parse().unwrap();
+        let may = |placement: &Placement, revision: Option<u64>| {
+            let proxy = revision.map(|revision| ObservedProxy {
+                revision: Revision(revision),
+                ..ObservedProxy::default()
+            });
+            may_start(placement, Revision(9), name, proxy.as_ref())
+        };
+        // What was just stored has no revision of its own.
+        assert_eq!(
+            [None, Some(8), Some(9)].map(|at| may(&placement, at)),
+            [false, false, true]
+        );
+        placement.instances.get_mut(&name).unwrap().since = Revision(4);
+        assert_eq!(
+            [None, Some(3), Some(4)].map(|at| may(&placement, at)),
+            [false, false, true]
+        );
+        // On the way back its port is the proxy's until that has let go of it.
+        placement.instances.get_mut(&name).unwrap().encrypted = false;
+        assert!(!may(&placement, Some(3)) && may(&placement, Some(4)));
+        placement.encryption = Encryption::Off;
+        assert!(may(&placement, None));
     }
 
     /// What a sender may do, a listener accepts: at the same step, and at the steps beside it, since not all servers are at one.
