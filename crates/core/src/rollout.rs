@@ -300,9 +300,9 @@ impl<'a> RollOutStep<'a> {
         self.adopt_locations();
         let release = self.release_number();
         let attempt = self.desired.attempt;
-        self.plan
-            .failed
-            .take_if(|failure| is_moved || (failure.release, failure.attempt) != (release, attempt));
+        self.plan.failed.take_if(|failure| {
+            is_moved || (failure.release, failure.attempt) != (release, attempt)
+        });
     }
 
     /// The network of the inventory, and the servers outside of it that have not left yet.

@@ -298,7 +298,8 @@ impl RollOutStep<'_> {
     }
 
     /// Whether every proxy that sends to instances has acknowledged the current placement, and serves its files. So a number that
-    /// became free is known to be free before another instance takes it, and pages find the files that they name.
+    /// became free is known to be free before another instance takes it, and pages find the files that they name. Where instances
+    /// have proxies in front of them, or come to, so have these: the port of that number is the proxy's until then.
     fn everyone_knows(&self) -> Result<(), (Option<ServerName>, String)> {
         let stored = self.view.placement;
         let members = stored
@@ -311,6 +312,11 @@ impl RollOutStep<'_> {
         for sender in senders.filter(|sender| !self.view.is_dead(*sender)) {
             let known = self.view.proxy_with_releases_at(sender, self.view.at);
             known.map_err(|why| (Some(sender), format!("{sender} {why}")))?;
+        }
+        let in_front = self.main_servers().filter(|_| !stored.encryption.is_off());
+        for server in in_front {
+            let known = self.view.proxy_at(server, self.view.at);
+            known.map_err(|why| (Some(server), format!("{server} {why}")))?;
         }
         Ok(())
     }
