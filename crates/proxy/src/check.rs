@@ -31,6 +31,8 @@ const OF_LATE: Duration = Duration::from_secs(5);
 pub(super) struct Watched {
     pub(super) member: Arc<Member>,
     check: Option<Check>,
+    /// Whether the check itself speaks TLS.
+    over_tls: bool,
     ejection: Ejection,
     /// Requests answered as of the last poll, and when the number last rose.
     answers: Cell<(u64, Option<Instant>)>,
@@ -62,6 +64,7 @@ impl Watched {
     ) -> Self {
         let check = check.filter(|_| admin != Admin::Maint).cloned();
         let seen = Rc::new(before.state(check.as_ref(), ejection));
+        let over_tls = tls.is_some();
         let probe = check.as_ref().map(|check| Probe::new(check, &member, tls));
         let (inputs, reports) = mpsc::channel(INPUTS_LEN);
         let watching = Watching {
@@ -73,6 +76,7 @@ impl Watched {
         };
         let task = tokio::task::spawn_local(watching.run()).abort_handle();
         Self {
+            over_tls,
             answers: Cell::new((member.answers().0, before.answered())),
             member,
             check,
@@ -108,7 +112,9 @@ impl Watched {
         tls: bool,
     ) -> bool {
         let check = check.filter(|_| admin != Admin::Maint);
-        self.check.as_ref() == check && self.ejection == ejection && !(tls && check.is_some())
+        self.check.as_ref() == check
+            && self.ejection == ejection
+            && !((tls || self.over_tls) && check.is_some())
     }
 
     /// Sets the operator's state; a change restarts the time in that state.

@@ -82,10 +82,11 @@ impl WorkerConfig {
                         Rc::new(Server::new(Arc::clone(member), all, worker))
                     }
                 };
-                let servers = orders.members.iter().zip(orders.tls.iter());
-                let servers = servers.map(|((member, _), tls)| {
+                let members = orders.members.iter().zip(&backend.servers);
+                let servers = members.zip(orders.tls.iter());
+                let servers = servers.map(|(((member, _), config), tls)| {
                     let server = server(member);
-                    server.set_tls(tls.clone());
+                    server.set_tls(config.tls.as_ref(), tls.clone());
                     server
                 });
                 let mut backends = before.backends();

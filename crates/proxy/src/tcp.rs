@@ -298,6 +298,11 @@ async fn reach(
         notes.queue.span += asked.elapsed();
         match chosen {
             Ok(permit) => {
+                let tls = backend.config.servers[permit.index].tls.as_ref();
+                if !permit.server.is_reached_by(tls) {
+                    // What the client was told depends on it.
+                    return Err(NoServer::Superseded);
+                }
                 notes.served_by = ServedBy::Server(index, permit.index);
                 notes.queue.done = true;
                 let failed = tried.last().filter(|_| !tried.contains(&permit.index));

@@ -10,7 +10,7 @@ use super::large::Text;
 use super::scratch::Parts;
 use super::{Downstream, End, Exchange, Routed};
 use crate::io::Buffer;
-use crate::serving::{Backend, NoServer, Permit, ServedBy, Server, Want};
+use crate::serving::{Backend, Idle, NoServer, Permit, ServedBy, Server, Want};
 use crate::tunnel::tunnel;
 use crate::worker::Worker;
 use connect::ServerConnection;
@@ -360,7 +360,9 @@ impl Exchange<'_> {
 /// Keeps a connection for another request: any client's, or only this client's if the connection is `bound` to it or
 /// announced it in a PROXY header.
 fn keep(client: &Downstream<'_>, server: &Rc<Server>, stream: crate::io::Stream, bound: bool) {
-    if bound || server.announces_client {
+    if !server.fits(&stream) {
+        drop(Idle::new(stream));
+    } else if bound || server.announces_client {
         client.private.keep(server, stream, bound)
     } else {
         server.pool(stream)

@@ -1,13 +1,13 @@
 //! A backend's member as all threads see it.
 
 use crate::counters::{Apart, Count};
-use gaiola_model::proxy::{Address, ProxyVersion, Server, ServerTls};
+use gaiola_model::proxy::{Address, ProxyVersion, Server};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// One member of a backend, shared by all threads. The value is kept for as long as backend, name, address and
-/// connection settings stay the same.
+/// PROXY header stay the same. Its TLS may change: sessions from before still belong to it.
 pub(crate) struct Member {
     /// The backend's name.
     pub(crate) backend: String,
@@ -17,7 +17,6 @@ pub(crate) struct Member {
     pub(crate) address: Address,
     /// Version of the PROXY header sent at the start of each connection, if any.
     pub(crate) send_proxy: Option<ProxyVersion>,
-    tls: Option<ServerTls>,
     tallies: Arc<[Apart<Tally>]>,
     /// Requests in flight on all workers, where their number is limited.
     taken: AtomicU32,
@@ -35,7 +34,6 @@ impl Member {
             name: server.name.clone(),
             address: server.address.clone(),
             send_proxy: server.send_proxy,
-            tls: server.tls.clone(),
             tallies: (0..workers).map(|_| Apart::default()).collect(),
             taken: AtomicU32::new(0),
             waiting: AtomicUsize::new(0),
@@ -48,7 +46,6 @@ impl Member {
         self.name == server.name
             && self.address == server.address
             && self.send_proxy == server.send_proxy
-            && self.tls == server.tls
     }
 
     /// Ends its sessions. Workers see it with the next orders.

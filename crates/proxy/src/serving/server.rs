@@ -11,7 +11,7 @@ use gaiola_core::health::Symptom;
 use gaiola_core::retry;
 use gaiola_core::termination::{Cause, Phase};
 use gaiola_model::http::Method;
-use gaiola_model::proxy::{Admin, OnMarkedDown};
+use gaiola_model::proxy::{Admin, OnMarkedDown, ServerTls};
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -44,6 +44,9 @@ pub(crate) struct Server {
     pool: RefCell<Vec<Idle>>,
     interrupt: Broadcast,
     tls: RefCell<Option<ServerSettings>>,
+    /// What these were made from, and how often that has changed.
+    tls_of: RefCell<Option<ServerTls>>,
+    tls_changes: Cell<u64>,
 }
 
 /// How often each interrupt has happened.
@@ -167,13 +170,30 @@ impl Server {
             pool: RefCell::default(),
             interrupt: Broadcast::default(),
             tls: RefCell::default(),
+            tls_of: RefCell::default(),
+            tls_changes: Cell::default(),
             member,
         }
     }
 
-    /// Sets the TLS settings of new connections.
-    pub(super) fn set_tls(&self, settings: Option<ServerSettings>) {
+    /// Sets the TLS settings of new connections, which were made from `of`. If they differ, idle connections are closed.
+    pub(super) fn set_tls(&self, of: Option<&ServerTls>, settings: Option<ServerSettings>) {
         self.tls.replace(settings);
+        if self.tls_of.borrow().as_ref() != of {
+            self.tls_of.replace(of.cloned());
+            self.tls_changes.set(self.tls_changes.get() + 1);
+            self.pool.borrow_mut().clear();
+        }
+    }
+
+    /// Whether its present TLS settings were made from these: a configuration that was replaced may have others.
+    pub(crate) fn is_reached_by(&self, of: Option<&ServerTls>) -> bool {
+        self.tls_of.borrow().as_ref() == of
+    }
+
+    /// Whether a connection to it speaks TLS exactly if new ones do.
+    pub(crate) fn fits(&self, stream: &Stream) -> bool {
+        stream.tls().is_some() == self.tls.borrow().is_some()
     }
 
     /// Opens a connection, announces the client and its destination in a PROXY header where configured, and encrypts it
@@ -183,6 +203,8 @@ impl Server {
         carried: Option<(SocketAddr, SocketAddr)>,
         user: Duration,
     ) -> std::io::Result<Stream> {
+        // As its configuration has it for whoever holds the permit: the next one may come while this waits.
+        let settings = self.tls.borrow().clone();
         let mut stream = io::connect(&self.member.address, user).await?;
         if let Some(version) = self.member.send_proxy {
             let header = io::proxy_header(version, carried);
@@ -190,7 +212,6 @@ impl Server {
             let written = io::write_pieces(&mut stream, header, &count).await;
             written.map_err(std::io::Error::other)?;
         }
-        let settings = self.tls.borrow().clone();
         match settings {
             Some(settings) => settings.encrypt(stream).await,
             None => Ok(stream),
@@ -205,9 +226,9 @@ impl Server {
         }
     }
 
-    /// How often its connections were interrupted.
+    /// How often its connections were interrupted, or are no longer made as they were.
     pub(crate) const fn closings(&self) -> u64 {
-        self.interrupt.times()
+        self.interrupt.times() + self.tls_changes.get()
     }
 
     /// Whether it takes new requests.

@@ -6,13 +6,13 @@ use super::authority::Authority;
 use super::harness::*;
 use gaiola_model::ProxyConfig;
 use gaiola_model::proxy::{
-    Backend, Bind, ClientCertificates, Ejection, Frontend, Mode, Observe, Refusal, Route,
-    ServerTimeouts, ServerTls, Tls,
+    Backend, Bind, Check, CheckKind, ClientCertificates, Ejection, Frontend, Mode, Observe,
+    OnMarkedDown, Refusal, Route, ServerTimeouts, ServerTls, Tls,
 };
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -273,6 +273,32 @@ fn a_sender_that_changes_over_loses_no_request() {
             assert_eq!(client.response().status, 200);
         }
     }
+}
+
+/// Its TLS is how a server is reached, and no other server: what is in flight to it is still known.
+#[test]
+fn a_session_from_before_tls_is_closed_when_its_server_goes_down() {
+    let site = Site::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let checks = TcpListener::bind("127.0.0.1:0").unwrap();
+    let bind = free_address();
+    let mut backend = backend("db", vec![server("db1", listener.local_addr().unwrap())]);
+    backend.on_marked_down = OnMarkedDown::ShutdownSessions;
+    backend.check = Some(Check {
+        port: Some(checks.local_addr().unwrap().port()),
+        fall: 1,
+        ..patient_check(CheckKind::Tcp)
+    });
+    let mut config = tcp(bind, backend, Refusal::Close);
+    let proxy = Proxy::serving(&config);
+    let mut client = Client::connect(bind);
+    let (_session, _) = listener.accept().unwrap();
+    config.backends[0].servers[0].tls = Some(site.to_servers());
+    proxy.configure(&config);
+    let known: Vec<u64> = proxy.report().servers.iter().map(|s| s.in_flight).collect();
+    assert_eq!(known, [1]);
+    drop(checks);
+    assert_eq!(client.rest(), b"");
 }
 
 /// One frontend in TCP mode.

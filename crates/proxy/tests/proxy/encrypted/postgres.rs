@@ -4,7 +4,6 @@ use super::*;
 use gaiola_model::proxy::StartTls;
 use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
