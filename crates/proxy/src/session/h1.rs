@@ -136,6 +136,17 @@ impl Connection {
         }
     }
 
+    /// Whether its frontend has come to accept nothing but TLS, and it speaks none.
+    fn is_too_plain(&self) -> bool {
+        if self.client.stream.tls().is_some() {
+            return false;
+        }
+        let serving = self.worker.serving();
+        let bind = serving.frontend(&self.client.origin.bind);
+        let tls = bind.and_then(|(_, bind)| bind.tls.as_ref());
+        tls.is_some_and(|tls| !tls.optional)
+    }
+
     /// Timeouts for the client, and the size limit of a head; `None`: no frontend listens here any more.
     fn terms(&self) -> Option<(ClientTimeouts, usize)> {
         let serving = self.worker.serving();

@@ -236,12 +236,13 @@ fn a_bind_may_take_plain_text_until_everyone_speaks_tls() {
         slow.stream.write_all(&[*byte]).unwrap();
     }
     assert_eq!(slow.response().status, 200);
-    // Then nobody speaks it any more, and it is refused. Connections that are open go on.
+    // Then nobody speaks it any more, and it is refused, on connections that are open too.
     config.frontends[0].binds[0].tls = Some(site.to_clients());
     web_proxy.configure(&config);
-    for client in &mut clients {
-        assert_eq!(client.get("/").status, 200);
-    }
+    let [over_tls, through_plain, plain] = &mut clients;
+    assert_eq!(over_tls.get("/").status, 200);
+    assert!(through_plain.get("/").status >= 500);
+    assert!(plain.is_closed());
     let mut late = Client::connect(web);
     late.send("GET /late HTTP/1.1\r\nHost: site\r\n\r\n");
     let mut all = Vec::new();

@@ -35,6 +35,9 @@ impl Connection {
                 Buffer::take()
             }
         };
+        if self.is_too_plain() {
+            return Err(Next::Close);
+        }
         let mut reading = Reading::new(buffer, largest);
         loop {
             match reading.parse() {

@@ -103,8 +103,11 @@ impl Connection {
     }
 
     /// Whether the frontend keeps the connection while idle. A new one always gets its first request served: the client
-    /// has just sent it, or is about to.
+    /// has just sent it, or is about to. None in plain text is kept where TLS has come to be required.
     fn is_kept(&self) -> bool {
+        if self.is_too_plain() {
+            return false;
+        }
         let local = self.client.origin.local;
         self.served == 0 || self.worker.admission(local) != Admission::Refuse
     }
