@@ -276,7 +276,11 @@ impl Database {
 
     /// State of PostgreSQL on this server; `None` before the first poll.
     pub(super) fn observed(&self) -> Option<ObservedDatabase> {
-        self.seen.borrow().clone().map(without_small_lag)
+        let seen = self.seen.borrow().clone().map(without_small_lag);
+        seen.map(|seen| ObservedDatabase {
+            requires_tls: self.installed.as_ref().map(|files| files.encrypted),
+            ..seen
+        })
     }
 
     /// Bytes behind the primary; `None` where that is not known.

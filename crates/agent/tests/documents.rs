@@ -121,6 +121,7 @@ fn observed() -> Observed {
         lag_bytes: Some(0),
         replayed: None,
         history: Some("2 at 0/50000A0".into()),
+        requires_tls: Some(true),
     });
     observed
 }

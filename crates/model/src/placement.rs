@@ -518,6 +518,9 @@ pub struct ObservedDatabase {
     /// unknown. Two members on one timeline that branched off at different places hold different data.
     #[serde(default)]
     pub history: Option<String>,
+    /// Whether the rules that are installed for its clients accept nothing but TLS; `None`: none are known to be installed.
+    #[serde(default)]
+    pub requires_tls: Option<bool>,
 }
 
 impl ObservedDatabase {

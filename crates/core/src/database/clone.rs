@@ -201,6 +201,7 @@ mod tests {
             lag_bytes: Some(0),
             replayed: Some(100),
             history: Some(history.into()),
+            requires_tls: None,
         }
     }
 

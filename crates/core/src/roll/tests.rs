@@ -68,6 +68,7 @@ fn database(state: &str) -> ObservedDatabase {
         lag_bytes: Some(0),
         replayed: None,
         history: None,
+        requires_tls: None,
     }
 }
 

@@ -6,7 +6,7 @@ use gaiola_model::placement::Encryption;
 use gaiola_model::{Config, Placement, ServerName, Tier};
 use std::time::Duration;
 
-/// How long plain text has been accepted everywhere before it is used again: PostgreSQL reads its rules anew in its own time.
+/// How long the rules that accept plain text have been installed everywhere before it is used again: PostgreSQL reads its rules anew in its own time.
 pub(super) const SETTLE: Duration = Duration::from_secs(10);
 
 /// What a configuration asks for.
@@ -103,6 +103,10 @@ impl RollOutStep<'_> {
             None => Err(format!("{server} is silent")),
             Some(seen) if server.tier == Tier::Database && seen.revision < at => {
                 Err(format!("{server} has not carried out revision {at} yet"))
+            }
+            Some(_) if server.tier == Tier::Database => {
+                let accepts = view.database_accepts(server);
+                accepts.map_err(|why| format!("{server} {why}"))
             }
             Some(_) => Ok(()),
         }

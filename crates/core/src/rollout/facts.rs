@@ -2,9 +2,9 @@
 
 use super::view::View;
 use super::{SILENCE, STORE_DOUBT, dated};
-use crate::topology::TrafficTarget;
+use crate::topology::{self, TrafficTarget};
 use gaiola_model::placement::{BootNumber, DoorState, Encryption, Phase};
-use gaiola_model::{InstanceName, Observed, Placement, Revision, ServerName, Time};
+use gaiola_model::{InstanceName, Observed, Placement, Revision, ServerName, Tier, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
@@ -34,7 +34,7 @@ pub struct Facts {
     pub store_in_doubt: bool,
     /// Placed servers without a lease.
     pub silent_since: BTreeMap<ServerName, Time>,
-    /// How the placement has the tiers speak with each other, and since when.
+    /// How the placement has the tiers speak with each other, and since when the rules of every database server fit that.
     pub(super) encryption_since: Option<(Encryption, Time)>,
     /// Drained targets whose drain every proxy knows.
     pub(super) acknowledged: BTreeMap<TrafficTarget, Acknowledged>,
@@ -74,10 +74,7 @@ impl Facts {
         let closing = |(address, door): (&SocketAddr, &_)| is_closing(door).then_some(*address);
         let closing = stored.doors.iter().filter_map(closing).collect();
         self.closing_since = since(&self.closing_since, now, closing);
-        let held = self.encryption_since;
-        let held = held.filter(|(held, _)| *held == stored.encryption);
-        self.encryption_since = held.or(Some((stored.encryption, now)));
-
+        self.encryption_since = self.see_encryption(&stored, at);
         let view = View::new(&stored, at, self);
         let acknowledged =
             drained_targets(&stored).filter(|target| view.unacknowledged(*target).is_empty());
@@ -98,6 +95,16 @@ impl Facts {
         };
         let lost = stored.store.iter().filter(has_lost).copied().collect();
         self.store_lost_since = since(&self.store_lost_since, now, lost);
+    }
+
+    /// It begins with the last database server.
+    fn see_encryption(&self, stored: &Placement, at: Revision) -> Option<(Encryption, Time)> {
+        let view = View::new(stored, at, self);
+        let mut databases = topology::servers_of(stored, Tier::Database);
+        let step = stored.encryption;
+        let held = self.encryption_since.filter(|(held, _)| *held == step);
+        let all = databases.all(|server| view.database_accepts(server).is_ok());
+        all.then(|| held.unwrap_or((step, self.now)))
     }
 
     /// A server that was left out and is now removed has not been back.
@@ -226,9 +233,9 @@ fn since<K: Ord + Copy>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gaiola_model::Desired;
     use gaiola_model::config::{App, Balancer, Config};
     use gaiola_model::placement::{ObservedProxy, Release, ReleaseNumber};
-    use gaiola_model::{Desired, Tier};
     use std::time::Duration;
 
     fn placement() -> Placement {

@@ -4,7 +4,7 @@ use super::instances;
 use super::view::View;
 use super::{Facts, dated, doors, encryption, is_elsewhere, store_members};
 use crate::topology;
-use gaiola_model::placement::{DatabaseRole, DoorState, Phase, Template};
+use gaiola_model::placement::{DatabaseRole, DoorState, Encryption, Phase, Template};
 use gaiola_model::{Desired, Placement, Revision, ServerName, Tier};
 use std::collections::BTreeSet;
 
@@ -221,6 +221,13 @@ impl Check<'_> {
             (_, count) => self.miss(format!(
                 "{count} database servers report that they are primary"
             )),
+        }
+        for server in &servers {
+            if stored.encryption == Encryption::Required
+                && let Err(why) = self.view.database_accepts(*server)
+            {
+                self.miss(format!("{server} {why}"));
+            }
         }
         let is_sync = |server: &ServerName| self.view.role(*server) == DatabaseRole::SyncStandby;
         let serving = servers

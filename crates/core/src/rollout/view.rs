@@ -3,7 +3,8 @@
 use super::Facts;
 use crate::topology::{self, TrafficTarget};
 use gaiola_model::placement::{
-    DatabaseRole, InstanceState, ObservedDatabase, ObservedInstance, ObservedProxy, Phase,
+    DatabaseRole, Encryption, InstanceState, ObservedDatabase, ObservedInstance, ObservedProxy,
+    Phase,
 };
 use gaiola_model::{InstanceName, Observed, Placement, Revision, ServerName, Tier};
 
@@ -260,6 +261,18 @@ impl<'a> View<'a> {
     fn database(&self, server: ServerName) -> Option<&ObservedDatabase> {
         self.live(server)
             .and_then(|observed| observed.database.as_ref())
+    }
+
+    /// Whether a database server's clients may come in the way that the placement has them come.
+    pub(crate) fn database_accepts(&self, server: ServerName) -> Result<(), Unmet> {
+        let required = self.placement.encryption == Encryption::Required;
+        let database = self.database(server);
+        match database.and_then(|database| database.requires_tls) {
+            Some(installed) if installed == required => Ok(()),
+            Some(true) => Err("does not accept plain text yet".into()),
+            Some(false) => Err("accepts plain text still".into()),
+            None => Err("does not say yet what it accepts".into()),
+        }
     }
 
     pub(crate) fn role(&self, server: ServerName) -> DatabaseRole {

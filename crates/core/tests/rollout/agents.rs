@@ -3,8 +3,8 @@
 use super::{Site, number};
 use gaiola_core::topology::{self, TrafficTarget};
 use gaiola_model::placement::{
-    DatabaseRole, InstanceState, LackingFiles, ObservedDatabase, ObservedInstance, ObservedProxy,
-    Phase, ReleaseOutcome,
+    DatabaseRole, Encryption, InstanceState, LackingFiles, ObservedDatabase, ObservedInstance,
+    ObservedProxy, Phase, ReleaseOutcome,
 };
 use gaiola_model::{InstanceName, Observed, Placement, ServerName, Tier};
 use std::collections::BTreeMap;
@@ -218,6 +218,7 @@ impl Site {
             .into(),
             timeline: 1,
             lag_bytes: Some(0),
+            requires_tls: Some(placement.encryption == Encryption::Required),
             ..ObservedDatabase::default()
         };
         for word in self.reported.get(&server).into_iter().flatten() {
@@ -232,6 +233,7 @@ fn misreport(database: &mut ObservedDatabase, word: &str) {
     match key {
         "state" => database.state = value.replace('_', " "),
         "timeline" => database.timeline = number(value),
+        "requires_tls" => database.requires_tls = Some(value == "yes"),
         "history" => database.history = Some(value.into()),
         "role" if value == "primary" => database.role = DatabaseRole::Primary,
         "role" if value == "unknown" => {

@@ -52,6 +52,8 @@ pub(super) struct Machine {
 pub(super) struct Postgres {
     pub(super) role: DatabaseRole,
     pub(super) cloned_at: Time,
+    /// What its rules say that are installed.
+    pub(super) requires_tls: Option<bool>,
 }
 
 impl Machine {
@@ -188,6 +190,7 @@ impl Postgres {
             state: state.into(),
             timeline: 1,
             lag_bytes: Some(0),
+            requires_tls: self.requires_tls,
             ..ObservedDatabase::default()
         }
     }

@@ -3,7 +3,7 @@
 use super::World;
 use super::machine::{Machine, Postgres};
 use gaiola_core::topology::{self, TrafficTarget};
-use gaiola_model::placement::{DatabaseRole, ObservedProxy};
+use gaiola_model::placement::{DatabaseRole, Encryption, ObservedProxy};
 use gaiola_model::{Placement, Revision, ServerName, Tier};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -33,6 +33,20 @@ impl World {
         }
     }
 
+    /// The rules for PostgreSQL's clients, each server's in its own second.
+    fn install_rules(&mut self) {
+        let second = self.now.since_start().as_secs();
+        let history = &self.store.history;
+        for (server, machine) in &mut self.machines {
+            let is_due = (second + u64::from(server.number)).is_multiple_of(3);
+            if let Some(database) = machine.database.as_mut().filter(|_| is_due)
+                && let Some(known) = history.get(&machine.known)
+            {
+                database.requires_tls = Some(known.encryption == Encryption::Required);
+            }
+        }
+    }
+
     /// Patroni's part: one primary, moved when its server is lost or drained; one synchronous standby.
     pub(super) fn move_database(&mut self) {
         let now = self.now;
@@ -41,9 +55,11 @@ impl World {
                 machine.database = Some(Postgres {
                     role: DatabaseRole::Standby,
                     cloned_at: now + Duration::from_secs(3),
+                    requires_tls: None,
                 });
             }
         }
+        self.install_rules();
         let drained: BTreeSet<ServerName> = self
             .machines
             .iter()

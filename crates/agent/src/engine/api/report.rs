@@ -158,8 +158,9 @@ fn member(
             DatabaseRole::Unknown => None,
         },
         replayed: report.xlog.replayed_location,
-        // Patroni does not report it; whoever has the files adds it.
+        // Patroni reports neither; whoever has the files adds them.
         history: None,
+        requires_tls: None,
     }
 }
 
