@@ -11,14 +11,18 @@ use gaiola_model::{Desired, InstanceName, Placement, Revision, ServerName, Tier}
 /// What every instance runs once the desired state is reached.
 ///
 /// Instances move behind their servers' proxies once everyone uses TLS: then none of their sessions with the database, which last as
-/// long as they do, is in plain text.
+/// long as they do, is in plain text. They leave their proxies once everyone accepts plain text again.
 pub(super) fn wanted(desired: &Desired, placement: &Placement) -> Template {
     Template {
         release: desired.release.number,
         run: desired.config.app.run.clone(),
         health: desired.config.app.health.clone(),
         database: desired.config.database.is_some(),
-        encrypted: desired.config.encrypts() && placement.encryption >= Encryption::Used,
+        encrypted: match placement.encryption {
+            Encryption::Off | Encryption::Accepted => false,
+            Encryption::Used => desired.config.encrypts(),
+            Encryption::Required => true,
+        },
     }
 }
 

@@ -260,7 +260,10 @@ impl World {
     fn is_old(&self, next: &Placement, name: InstanceName, placed: &PlacedInstance) -> bool {
         let restart = self.desired.restarts.get(&name.server);
         let config = &self.desired.config;
-        let encrypted = config.encrypts() && next.encryption >= Encryption::Used;
+        let encrypted = match next.encryption {
+            Encryption::Used => config.encrypts(),
+            step => step == Encryption::Required,
+        };
         let wanted = (
             self.desired.release.number,
             config.database.is_some(),
