@@ -10,6 +10,7 @@ use gaiola_core::rollout::{self, Facts};
 use gaiola_core::status;
 use gaiola_model::config::{App, Balancer, Config, Database, Web};
 use gaiola_model::placement::{BootNumber, Release, ReleaseNumber};
+use gaiola_model::schema::SCHEMA;
 use gaiola_model::{Desired, Inventory, Observed, Placement, Revision, ServerName, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -39,6 +40,8 @@ struct Site {
     /// Releases whose instances end at once, never answer, and whose command fails.
     crashing: BTreeSet<u64>,
     hanging: BTreeSet<u64>,
+    /// Servers on which a program runs that reads no schema but the one before.
+    older: BTreeSet<ServerName>,
     /// Instances behind their servers' proxies end at once, whatever their release: `crashing behind`.
     crashing_behind: bool,
     unpreparable: BTreeSet<u64>,
@@ -84,6 +87,12 @@ impl common::World for Site {
             "drain" | "undrain" => return self.drain(*verb == "drain", rest),
             "lose" => self.lost.extend(servers(rest)),
             "return" => self.lost.retain(|server| !servers(rest).contains(server)),
+            "older" => {
+                self.older.extend(servers(rest));
+                let placement = self.placement.as_mut().expect("begin with `file`");
+                placement.schema = SCHEMA - 1;
+            }
+            "upgrade" => self.older.clear(),
             "mute" => self.mute.extend(servers(rest)),
             "unmute" => self.mute.retain(|server| !servers(rest).contains(server)),
             "stop-proxy" => self.stopped.extend(servers(rest)),

@@ -3,10 +3,12 @@
 use super::RollOutStep;
 use crate::topology;
 use gaiola_model::placement::Encryption;
+use gaiola_model::schema::SCHEMA;
 use gaiola_model::{Config, Placement, ServerName, Tier};
 use std::time::Duration;
 
-/// How long the rules that accept plain text have been installed everywhere before it is used again: PostgreSQL reads its rules anew in its own time.
+/// How long the rules that accept plain text have been installed everywhere before it is used again: PostgreSQL reads them anew in
+/// its own time.
 pub(super) const SETTLE: Duration = Duration::from_secs(10);
 
 /// What a configuration asks for.
@@ -58,6 +60,10 @@ impl RollOutStep<'_> {
         held: Encryption,
         next: Encryption,
     ) -> Result<(), (Option<ServerName>, String)> {
+        if held.is_off() && self.view.placement.schema < SCHEMA {
+            let why = "an older gaiola may still read the site's documents";
+            return Err((None, why.into()));
+        }
         for server in self.view.placement.servers.keys() {
             self.has_carried_out(*server)
                 .map_err(|why| (Some(*server), why))?;

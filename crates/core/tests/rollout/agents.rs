@@ -6,6 +6,7 @@ use gaiola_model::placement::{
     DatabaseRole, Encryption, InstanceState, LackingFiles, ObservedDatabase, ObservedInstance,
     ObservedProxy, Phase, ReleaseOutcome,
 };
+use gaiola_model::schema::SCHEMA;
 use gaiola_model::{InstanceName, Observed, Placement, ServerName, Tier};
 use std::collections::BTreeMap;
 
@@ -51,7 +52,7 @@ impl Site {
             .keys()
             .filter(|vip| self.owner(placement, **vip) == Some(server));
         Observed {
-            reads: gaiola_model::schema::SCHEMA,
+            reads: SCHEMA - u64::from(self.older.contains(&server)),
             server,
             boot: self.boots.get(&server).copied().unwrap_or_default(),
             revision: self.at,
