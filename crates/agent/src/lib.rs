@@ -43,7 +43,7 @@ use gaiola_core::topology::{self, Paths};
 use gaiola_model::event::{Event, Severity, Subject};
 use gaiola_model::placement::ProxyFiles;
 use gaiola_model::schema::unnumbered;
-use gaiola_model::{InstanceName, Observed, Tier};
+use gaiola_model::{InstanceName, Observed, Revision, Tier};
 use gaiola_net::pki::PkiError;
 use gaiola_os::process::{own_program, reap_all};
 use gaiola_store::events::{self, Events};
@@ -66,6 +66,8 @@ use tokio::time::{Instant, sleep_until};
 
 /// Poll interval without any events.
 const POLL: Duration = Duration::from_millis(250);
+/// Wait before an order that could not be saved is saved again.
+const SAVE_AGAIN: Duration = Duration::from_secs(5);
 /// Capacity of the queue of events for the store.
 const MOST_EVENTS: usize = 200;
 /// Stop timeout; then pid 1 handles the remaining processes.
@@ -116,6 +118,10 @@ struct Agent {
     /// Identifies the program that this process runs.
     program: String,
     order: Rc<Order>,
+    /// The newest order that is on the disk, and why that is not the present one.
+    saved: Revision,
+    unsaved: Option<io::Error>,
+    save_at: Instant,
     store: Store,
     urls: Option<DatabaseUrls>,
     etcd: Result<etcd::Program, etcd::ProgramError>,
@@ -180,6 +186,9 @@ impl Agent {
             removing: None,
             served: read_document(&boot.served_files()).ok(),
             boot,
+            saved: order.revision,
+            unsaved: None,
+            save_at: Instant::now(),
             order,
             store,
             supervisor,
@@ -203,6 +212,7 @@ impl Agent {
         tokio::task::spawn_local(metrics::serve(address, self.figures.subscribe()));
         loop {
             self.take_order();
+            self.save_order();
             self.carry_out();
             if let Some(balancer) = &mut self.balancer {
                 balancer.run_commands(&self.order).await;
@@ -278,11 +288,29 @@ impl Agent {
         self.supervisor.set_schema(offered.placement.schema);
         self.store
             .set_endpoints(etcd::endpoints(&offered.placement));
-        let text = self.view.borrow().placement_text(revision);
-        if let Err(error) = offered.save(&self.boot.order_file(), text.as_deref()) {
-            tracing::error!(%revision, %error, "cannot save the order");
+        if offered.placement.incarnation != self.order.placement.incarnation {
+            self.saved = Revision(0);
         }
         self.order = Rc::new(offered);
+        self.save_at = Instant::now();
+    }
+
+    /// An order that is not on the disk is carried out and not acknowledged: after a restart this server would do what the one before
+    /// says.
+    fn save_order(&mut self) {
+        let revision = self.order.revision;
+        if self.saved == revision || Instant::now() < self.save_at {
+            return;
+        }
+        let text = self.view.borrow().placement_text(revision);
+        match self.order.save(&self.boot.order_file(), text.as_deref()) {
+            Ok(()) => (self.saved, self.unsaved) = (revision, None),
+            Err(error) => {
+                tracing::error!(%revision, %error, "cannot save the order");
+                self.unsaved = Some(error);
+                self.save_at = Instant::now() + SAVE_AGAIN;
+            }
+        }
     }
 
     /// Moves everything on this server towards the order. Repeating it does no harm.

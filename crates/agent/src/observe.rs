@@ -10,7 +10,7 @@ use crate::state::Order;
 use gaiola_core::topology;
 use gaiola_model::placement::{InstanceState, ObservedInstance, Phase, PlacedInstance};
 use gaiola_model::schema::{SCHEMA, unnumbered};
-use gaiola_model::{InstanceName, Observed};
+use gaiola_model::{InstanceName, Observed, Revision};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -40,7 +40,7 @@ impl Agent {
             proxy.lacks = self.lacking_files(known.files.as_ref());
         }
         let (balancer, database) = (self.balancer.as_ref(), self.database.as_ref());
-        Observed {
+        let observed = Observed {
             server: self.boot.server,
             reads: self.reads(),
             boot: self.boot.number,
@@ -53,7 +53,8 @@ impl Agent {
             store_data: Some(self.boot.store_data().exists()),
             resources: self.left.borrow().reported.clone(),
             troubles: self.troubles(known.rejected.as_deref()),
-        }
+        };
+        up_to(self.saved, observed)
     }
 
     /// What the metrics are made of.
@@ -121,6 +122,15 @@ impl Agent {
     }
 }
 
+/// A report that acknowledges no order newer than the one that is on the disk.
+fn up_to(saved: Revision, mut observed: Observed) -> Observed {
+    observed.revision = observed.revision.min(saved);
+    if let Some(proxy) = &mut observed.proxy {
+        proxy.revision = proxy.revision.min(saved);
+    }
+    observed
+}
+
 /// Whether anything is draining, so that the requests in flight matter.
 fn is_draining(order: &Order) -> bool {
     let placement = &order.placement;
@@ -131,4 +141,27 @@ fn is_draining(order: &Order) -> bool {
 
 fn held(balancer: &Balancer) -> BTreeSet<IpAddr> {
     balancer.held()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gaiola_model::placement::ObservedProxy;
+
+    #[test]
+    fn an_order_that_is_not_on_the_disk_is_not_acknowledged() {
+        let carried_out = Observed {
+            revision: Revision(8),
+            proxy: Some(ObservedProxy {
+                revision: Revision(8),
+                ..ObservedProxy::default()
+            }),
+            ..Observed::nothing_on("lb1".parse().unwrap())
+        };
+        for (saved, acknowledged) in [(7, 7), (8, 8), (9, 8)] {
+            let seen = up_to(Revision(saved), carried_out.clone());
+            let both = [seen.revision, seen.proxy.unwrap().revision];
+            assert_eq!(both, [Revision(acknowledged); 2], "{saved}");
+        }
+    }
 }

@@ -14,6 +14,7 @@ impl Agent {
     pub(super) fn troubles(&self, rejected: Option<&str>) -> Vec<String> {
         let (balancer, database) = (self.balancer.as_ref(), self.database.as_ref());
         let all = [
+            self.unsaved_order(),
             self.missing_files(&self.order),
             self.missing_etcd(),
             self.lost_store_member(),
@@ -27,6 +28,14 @@ impl Agent {
         let view = self.view.borrow();
         let unreadable = view.unreadable.values().cloned();
         all.into_iter().flatten().chain(unreadable).collect()
+    }
+
+    fn unsaved_order(&self) -> Option<String> {
+        let error = self.unsaved.as_ref()?;
+        let revision = self.order.revision;
+        Some(format!(
+            "cannot save the order of revision {revision}, which is therefore not acknowledged: {error}"
+        ))
     }
 
     fn missing_etcd(&self) -> Option<String> {
