@@ -225,6 +225,9 @@ fn finish(
     let (backend, server) = serving.names(notes.served_by);
     let id = worker.make_id();
     let request_id = &*String::from_utf8_lossy(&id);
+    if !is_logged {
+        return;
+    }
     if notes.cause != Cause::Completed {
         worker.log_failed(
             (client.origin.address, &client.origin.bind),
@@ -232,9 +235,6 @@ fn finish(
             request_id,
             &notes.reason,
         );
-    }
-    if !is_logged {
-        return;
     }
     worker.log(&Entry {
         request_id,

@@ -56,6 +56,14 @@ pub(super) fn with_site(paths: &Paths) -> ServerTls {
     }
 }
 
+/// TLS with an instance, or rather with the proxy in front of it.
+pub(super) fn with_instance(paths: &Paths) -> ServerTls {
+    ServerTls {
+        server_first: true,
+        ..with_site(paths)
+    }
+}
+
 /// TLS of clients that must have a certificate of the site.
 fn of_site(paths: &Paths) -> Tls {
     Tls {
@@ -233,7 +241,7 @@ mod tests {
         assert!(
             members
                 .iter()
-                .all(|member| member.tls == Some(with_site(&paths())))
+                .all(|member| member.tls == Some(with_instance(&paths())))
         );
     }
 

@@ -282,7 +282,7 @@ fn app_backend(placement: &Placement, sender: Tier, paths: &Paths) -> Backend {
                 Phase::Drain => Admin::Drain,
             },
             check_path: placed.health.clone(),
-            tls: placed.encrypted.then(|| encrypted::with_site(paths)),
+            tls: placed.encrypted.then(|| encrypted::with_instance(paths)),
             ..Server::new(TrafficTarget::Instance(*name).to_string(), address)
         })
     };

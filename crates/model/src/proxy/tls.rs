@@ -94,6 +94,10 @@ pub struct ServerTls {
     /// How TLS is asked for before it begins; `None`: the connection begins with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub starttls: Option<StartTls>,
+    /// Whether the server's bind has [`Tls::server_first`]: one that resets the connection in the handshake has taken no request, as
+    /// if the connection had been refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub server_first: bool,
 }
 
 /// A protocol that asks for TLS in plain text first.
@@ -116,6 +120,7 @@ impl Default for ServerTls {
             certificate: None,
             key: None,
             starttls: None,
+            server_first: false,
         }
     }
 }

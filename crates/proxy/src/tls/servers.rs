@@ -33,13 +33,14 @@ pub(crate) struct ServerSettings {
     /// Sent as SNI, and verified unless another name is configured.
     name: ServerName<'static>,
     starttls: Option<StartTls>,
+    server_first: bool,
 }
 
 impl ServerSettings {
     /// Starts TLS over an established connection.
     ///
     /// # Errors
-    /// Why it failed. A reset counts as a refused connection: that is how a TLS listener says that nothing is behind it.
+    /// Why it failed. A reset counts as a refused connection where the other side connects first: so it says that nothing is behind it.
     pub(crate) async fn encrypt(&self, mut stream: Stream) -> io::Result<Stream> {
         match self.starttls {
             Some(StartTls::Postgres) => starttls::ask_postgres(&mut stream).await?,
@@ -47,7 +48,9 @@ impl ServerSettings {
         }
         let encrypted = self.shake_hands(stream).await;
         encrypted.map_err(|error| match error.kind() {
-            io::ErrorKind::ConnectionReset => io::ErrorKind::ConnectionRefused.into(),
+            io::ErrorKind::ConnectionReset if self.server_first => {
+                io::ErrorKind::ConnectionRefused.into()
+            }
             _ => error,
         })
     }
@@ -177,6 +180,7 @@ impl Reading {
         let settings = self.settings(verifier, identity, name.unwrap_or(ip.into()))?;
         Ok(ServerSettings {
             starttls: tls.starttls,
+            server_first: tls.server_first,
             ..settings
         })
     }
@@ -232,6 +236,7 @@ impl Reading {
             config: Arc::new(config),
             name,
             starttls: None,
+            server_first: false,
         })
     }
 

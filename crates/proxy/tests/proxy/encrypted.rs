@@ -55,6 +55,7 @@ impl Site {
         ServerTls {
             ca: Some(self.ca()),
             certificate: Some(self.certificate.clone()),
+            server_first: true,
             ..ServerTls::default()
         }
     }
@@ -200,6 +201,24 @@ fn an_instance_that_is_gone_is_a_connection_that_was_not_made() {
     gone.child.wait().unwrap();
     let log = std::fs::read_to_string(gone.file("access.log")).unwrap();
     assert_eq!(log, "");
+}
+
+/// Of another server a reset does not say that it took nothing.
+#[test]
+fn a_reset_in_the_handshake_is_a_refusal_only_of_a_server_that_connects_first() {
+    let site = Site::new();
+    let app = free_address();
+    let _app = Proxy::serving(&site.in_front_of(app, free_address()));
+    for (server_first, words) in [(true, "refused"), (false, "reset")] {
+        let bind = free_address();
+        let mut config = site.sending_to(bind, &[app]);
+        let tls = config.backends[0].servers[0].tls.as_mut().unwrap();
+        tls.server_first = server_first;
+        let web = Proxy::serving(&config);
+        assert!(Client::connect(bind).get("/").status >= 502);
+        let line = web.log_lines(1).remove(0);
+        assert!(line["reason"].as_str().unwrap().contains(words), "{line}");
+    }
 }
 
 #[test]

@@ -149,6 +149,7 @@ impl Reader<'_, '_, '_> {
             certificate: certificate.map(|own| own.value),
             key: None,
             starttls: text(&section, "starttls", value::starttls, self.mistakes),
+            server_first: false,
         })
     }
 

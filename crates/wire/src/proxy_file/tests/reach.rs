@@ -222,6 +222,7 @@ tls = { ca = "ca.pem", sni = "e.example", host = "f.example", certificate = "own
                 certificate: Some("/etc/gaiola/own.pem".into()),
                 key: None,
                 starttls: Some(StartTls::Postgres),
+                server_first: false,
             }),
             ..tcp("e", 4)
         },
