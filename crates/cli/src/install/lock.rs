@@ -284,12 +284,8 @@ mod tests {
     use super::*;
     use crate::deploy::Busy;
 
-    fn holding(folder: &str) -> [OsString; 3] {
-        ["sh", "-c", &script(folder, "gaiola up", SILENCE)].map(OsString::from)
-    }
-
     fn hold(folder: &str) -> (Holder, anyhow::Result<()>) {
-        let arguments = holding(folder);
+        let arguments = ["sh", "-c", &script(folder, "gaiola up", SILENCE)].map(OsString::from);
         let mut holder = Holder::start(&arguments).unwrap();
         let confirmed = holder.confirm(&Host("m1".into()));
         (holder, confirmed)
@@ -353,22 +349,21 @@ mod tests {
 
     #[test]
     fn of_two_operators_at_once_one_gets_every_machine() {
-        let names = ["m1", "m2", "m3"];
-        let folder = tempfile::tempdir().unwrap();
-        let of = |name: &str| {
-            let folder = folder.path().join(name);
-            let arguments = holding(folder.to_str().unwrap()).to_vec();
-            (Host(name.into()), arguments)
-        };
-        // Their files name the machines in another order.
-        let one = names.map(of).to_vec();
-        let other: Vec<_> = names.iter().rev().map(|name| of(name)).collect();
         for _ in 0..20 {
-            let (one, other) = (one.clone(), other.clone());
-            let [one, other] = [one, other].map(|all| std::thread::spawn(|| hold_all(all)));
+            let folder = tempfile::tempdir().unwrap();
+            let of = |name: &str| {
+                let folder = folder.path().join(name);
+                let script = script(folder.to_str().unwrap(), "gaiola up", SILENCE);
+                let arguments = ["sh", "-c", &script].map(OsString::from);
+                (Host(name.into()), arguments.to_vec())
+            };
+            // Their files name the machines in another order.
+            let [one, other] = [["m1", "m2", "m3"], ["m3", "m2", "m1"]].map(|all| all.map(of));
+            let [one, other] =
+                [one, other].map(|all| std::thread::spawn(move || hold_all(all.to_vec())));
             let ended = [one.join().unwrap(), other.join().unwrap()];
             let held = ended.iter().flatten().count();
-            assert_eq!(held, 1, "{:?}", ended.map(|it| it.err()));
+            assert_eq!(held, 1, "{:?}", ended.map(Result::err));
         }
     }
 }
