@@ -102,7 +102,9 @@ const USED: &str = "pss=0; ticks=0; for exe in /proc/[0-9]*/exe; do \
 /// What Gaiola's processes need on each machine while nobody uses the site.
 fn it_rests(site: &MachineSite) {
     const SPAN: Duration = Duration::from_secs(30);
-    std::thread::sleep(Duration::from_secs(10));
+    // After somebody has asked for its status a machine looks at all the others for half a minute.
+    const UNWATCHED: Duration = Duration::from_secs(45);
+    std::thread::sleep(UNWATCHED);
     let used = |machine: &str| -> [u64; 2] {
         let said = said(site.machines().ssh(machine, USED));
         let numbers: Vec<u64> = said.split(' ').filter_map(|it| it.parse().ok()).collect();
