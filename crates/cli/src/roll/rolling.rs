@@ -17,7 +17,6 @@ use gaiola_model::placement::Aside;
 use gaiola_model::status::Status;
 use gaiola_net::client::Request;
 use std::time::{Duration, Instant};
-use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 const POLL: Duration = Duration::from_millis(500);
@@ -70,7 +69,6 @@ pub(super) fn agree(global: &Global, turns: &[Turn]) -> anyhow::Result<()> {
 pub(super) struct Rolling<'a> {
     global: &'a Global,
     started: Instant,
-    runtime: Option<Runtime>,
     site: RunningSite,
     plan: Plan,
     before: Before,
@@ -98,12 +96,10 @@ impl<'a> Rolling<'a> {
         plan: Plan,
     ) -> anyhow::Result<Self> {
         site.connect(&plan.status)?;
-        let runtime = crate::runtime::runtime()?;
         Ok(Self {
             global,
             started: Instant::now(),
             before: Before::of(&plan.status),
-            runtime: Some(runtime),
             site,
             plan,
             locks: Vec::new(),
@@ -115,7 +111,9 @@ impl<'a> Rolling<'a> {
 
     /// Gives each machine its turn, and says how it ended.
     pub(super) fn run(mut self, work: &Work) -> anyhow::Result<Exit> {
-        let runtime = self.runtime.take().context("it has run")?;
+        // The client's connections live on its own runtime: on another one no answer would be read.
+        let idle = crate::runtime::runtime()?;
+        let runtime = std::mem::replace(&mut self.site.client.runtime, idle);
         match runtime.block_on(self.site.lock(self.plan.doing)) {
             Ok(lock) => self.locks.extend(lock),
             Err(error) if error.downcast_ref::<Busy>().is_some() => {
