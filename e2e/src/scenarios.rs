@@ -7,7 +7,6 @@ mod stages;
 use crate::machines::Seen;
 use crate::site::Ran;
 use serde_json::Value;
-use std::time::{Duration, Instant};
 
 /// A site that scenarios are played on.
 pub trait Stage {
@@ -68,18 +67,12 @@ pub const ALL: [(&str, Scenario); 8] = [
     ("a command rolls over the servers", rolls),
 ];
 
-/// What was written is there after everything was stopped. The last one, since nothing is served meanwhile.
+/// What the others wrote is there after everything was stopped. The last one, since nothing is served meanwhile.
 pub fn stops(stage: &dyn Stage) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    let seen = stage.under_load(&mut || {
-        while !stage.page("/api/entries").contains("drill") {
-            assert!(Instant::now() < deadline, "nothing was written");
-        }
-    });
-    seen.assert_nothing_failed();
     let before = stage.page("/api/entries");
+    assert!(before.contains("drill"), "{before}");
     stage.gaiola(&["down"]).expect(0, &[]);
-    stage.gaiola(&["status"]).expect(3, &[]);
+    assert_ne!(stage.gaiola(&["status"]).code, 0, "it is down");
     stage.up().expect(0, &[]);
     stage.is_whole();
     let entries = |page: &str| {
