@@ -4,6 +4,7 @@
 use super::super::folder::boot_number;
 use gaiola_agent::state::{Boot, State, read_json};
 use gaiola_model::ServerName;
+use gaiola_net::pki::{CA, CERT, KEY};
 use gaiola_os::netlink::{Netlink, NetlinkError};
 use std::fs;
 use std::io;
@@ -61,6 +62,17 @@ pub fn begin(state: &State, server: ServerName) -> Result<(), BootError> {
     let schema = schema(&path).map_err(failed("read", &path))?;
     boot.save(schema).map_err(failed("write", &path))?;
     fs::write(&mark, "").map_err(failed("write", &mark))
+}
+
+/// Whether everything is there that a server's units start from; the certificate comes last.
+pub(super) fn is_prepared(folder: &Path) -> bool {
+    let Ok(boot) = Boot::load(folder) else {
+        return false;
+    };
+    let certified = [CA, KEY, CERT]
+        .iter()
+        .all(|file| boot.pki().join(file).exists());
+    boot.order_file().exists() && certified
 }
 
 /// Saves what a server's units start from, with the number of the newest boot: a unit may have begun one meanwhile. It blocks.
@@ -137,13 +149,8 @@ mod tests {
     use gaiola_model::inventory::Location;
     use gaiola_model::placement::BootNumber;
 
-    #[test]
-    fn a_boot_lasts_as_long_as_the_run_directory() {
-        let folder = tempfile::tempdir().unwrap();
-        let state = State::at(folder.path().join("site"));
-        let server: ServerName = "web1".parse().unwrap();
-        let run = folder.path().join("run/web1");
-        let boot = Boot {
+    fn boot(state: &State, server: ServerName, run: &Path) -> Boot {
+        Boot {
             site: "site".parse().unwrap(),
             server,
             number: BootNumber(7),
@@ -152,7 +159,7 @@ mod tests {
             prefix_length: 8,
             further: Vec::new(),
             directories: Directories {
-                run: run.clone(),
+                run: run.into(),
                 ..state.directories(server)
             },
             store_token: String::new(),
@@ -162,7 +169,34 @@ mod tests {
             program: None,
             path: String::new(),
             disk: None,
-        };
+        }
+    }
+
+    #[test]
+    fn a_server_is_prepared_once_the_last_of_its_files_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::at(folder.path().join("site"));
+        let boot = boot(&state, "web1".parse().unwrap(), &folder.path().join("run"));
+        let of = boot.folder().to_path_buf();
+        assert!(!is_prepared(&of));
+        fs::create_dir_all(boot.pki()).unwrap();
+        boot.save(2).unwrap();
+        assert!(!is_prepared(&of));
+        fs::write(boot.order_file(), "{}").unwrap();
+        fs::write(boot.pki().join(KEY), "").unwrap();
+        fs::write(boot.pki().join(CA), "").unwrap();
+        assert!(!is_prepared(&of), "its certificate is being asked for");
+        fs::write(boot.pki().join(CERT), "").unwrap();
+        assert!(is_prepared(&of));
+    }
+
+    #[test]
+    fn a_boot_lasts_as_long_as_the_run_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::at(folder.path().join("site"));
+        let server: ServerName = "web1".parse().unwrap();
+        let run = folder.path().join("run/web1");
+        let boot = boot(&state, server, &run);
         fs::create_dir_all(boot.folder()).unwrap();
         boot.save(2).unwrap();
         let number = || Boot::load(&state.server(server)).unwrap().number;

@@ -63,7 +63,10 @@ async fn adopt_from(
     machine: &Machine,
     directories: &BTreeSet<ServerName>,
 ) -> Result<(), UnitError> {
-    let on = machine.units.running(directories).await?;
+    let mut on = machine.units.running(directories).await?;
+    // Units that are enabled start with the machine, in vain and again and again where the server has lost its directory: it is to be
+    // prepared and switched on like a new one.
+    on.retain(|server| boot::is_prepared(&machine.state.server(*server)));
     let is_off = |server: &ServerName| off_mark(machine, *server).exists();
     let (marked, _): (BTreeSet<ServerName>, BTreeSet<_>) =
         directories.iter().copied().partition(is_off);
