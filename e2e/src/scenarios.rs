@@ -53,10 +53,10 @@ impl dyn Stage + '_ {
 }
 
 /// A scenario: it begins and ends with a site that is whole.
-pub type Scenario = fn(&dyn Stage);
+type Scenario = fn(&dyn Stage);
 
 /// All of them, in the order in which they are played.
-pub const ALL: [(&str, Scenario); 8] = [
+const ALL: [(&str, Scenario); 8] = [
     ("a second up changes nothing", changes_nothing),
     ("a tier is scaled", scales),
     ("servers are drained", drains),
@@ -66,6 +66,15 @@ pub const ALL: [(&str, Scenario); 8] = [
     ("what cannot be done is said", refuses),
     ("a command rolls over the servers", rolls),
 ];
+
+/// Plays all of them, and at last what is served after everything was stopped.
+pub fn play(stage: &dyn Stage) {
+    for (name, scenario) in ALL {
+        println!("{name}");
+        scenario(stage);
+    }
+    stops(stage);
+}
 
 /// What the others wrote is there after everything was stopped. The last one, since nothing is served meanwhile.
 pub fn stops(stage: &dyn Stage) {

@@ -1,6 +1,6 @@
 //! What holds for a site on machines too.
 
-use gaiola_e2e::scenarios::{ALL, Stage, stops};
+use gaiola_e2e::scenarios::play;
 use gaiola_e2e::{Site, Who};
 
 const FILE: &str = r#"
@@ -23,10 +23,5 @@ fn what_holds_on_machines_holds_in_the_lab() {
     let site = Site::new(Who::caller(), "scenarios", FILE);
     site.put_guest_book();
     site.up();
-    let stage: &dyn Stage = &site;
-    for (name, scenario) in ALL {
-        println!("{name}");
-        scenario(stage);
-    }
-    stops(stage);
+    play(&site);
 }

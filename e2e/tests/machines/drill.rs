@@ -5,16 +5,21 @@ use gaiola_e2e::machines::{Image, MachineSite};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-const LOAD: &str = r#"
+/// The `[drill]` of the guest book's file, at this many requests a second.
+pub(crate) fn load(rate: u32) -> String {
+    format!(
+        r#"
 [drill]
-rate = 60
+rate = {rate}
 read = "/api/entries"
 max_outage = "60s"
 [drill.write]
 path = "/api/entries"
-body = '{"author": "drill", "text": "{id}"}'
-look_up = "/api/entries/{id}"
-"#;
+body = '{{"author": "drill", "text": "{{id}}"}}'
+look_up = "/api/entries/{{id}}"
+"#
+    )
+}
 
 #[test]
 #[ignore = "make machines runs it"]
@@ -23,7 +28,7 @@ fn machines_are_drilled_and_lose_no_acknowledged_write() {
         return;
     };
     let all: &[&str] = &["m1", "m2", "m3"];
-    site.write([all; 4], LOAD);
+    site.write([all; 4], &load(60));
     site.up();
 
     assert_eq!(drilled(&site, &["kill", "web1"])["notes"], Value::Null);

@@ -1,6 +1,6 @@
 //! Eight machines, two for each tier: at rest, restarted one after another, and harmed, under 100 requests a second.
 
-use crate::drill::drilled;
+use crate::drill::{drilled, load};
 use crate::said;
 use gaiola_e2e::machines::{Image, MachineSite};
 use serde_json::Value;
@@ -12,17 +12,6 @@ const TIERS: [&[&str]; 4] = [&["m1", "m2"], &["m3", "m4"], &["m5", "m6"], &["m7"
 /// How many times each harm is done, in `GAIOLA_RUNS`.
 const RUNS: &str = "GAIOLA_RUNS";
 const WHOLE_WITHIN: Duration = Duration::from_secs(120);
-
-const LOAD: &str = r#"
-[drill]
-rate = 100
-read = "/api/entries"
-max_outage = "60s"
-[drill.write]
-path = "/api/entries"
-body = '{"author": "drill", "text": "{id}"}'
-look_up = "/api/entries/{id}"
-"#;
 
 /// `holder`: the balancer that has the VIP.
 const HARMS: [&str; 8] = [
@@ -42,7 +31,7 @@ fn eight_machines_rest_restart_and_are_harmed() {
     let Some(site) = MachineSite::start("eight", 8, Image::Prepared) else {
         return;
     };
-    site.write(TIERS, LOAD);
+    site.write(TIERS, &load(RATE));
     let begun = Instant::now();
     site.up();
     println!("eight prepared machines: up within {:?}", begun.elapsed());

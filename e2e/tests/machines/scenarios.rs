@@ -1,7 +1,7 @@
 //! What holds for a site in the lab too.
 
 use gaiola_e2e::machines::{Image, MachineSite};
-use gaiola_e2e::scenarios::{ALL, Stage, stops};
+use gaiola_e2e::scenarios::{play, stops};
 
 #[test]
 #[ignore = "make machines runs it"]
@@ -13,12 +13,7 @@ fn what_holds_in_the_lab_holds_on_machines() {
     let spare = "[machines]\nspare = [\"m4\"]\n";
     site.write([two, two, &["m2", "m3"], two], spare);
     site.up();
-    let stage: &dyn Stage = &site;
-    for (name, scenario) in ALL {
-        println!("{name}");
-        scenario(stage);
-    }
-    stops(stage);
+    play(&site);
 }
 
 /// The only test on machines that `make test` has: it counts no failed requests, which a busy host would cause.

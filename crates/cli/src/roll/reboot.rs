@@ -16,9 +16,6 @@ const DOWN_LIMIT: Duration = Duration::from_secs(90);
 const ORDER_LIMIT: Duration = Duration::from_secs(30);
 /// What keeps a machine from shutting down, a line each.
 const INHIBITORS: &str = "systemd-inhibit --list --no-pager --no-legend 2>/dev/null | grep -w shutdown | grep -w block || true";
-/// Where it is refused, what inhibits it is said too.
-const ORDER: &str = "systemctl --no-block reboot && exit 0; code=$?; \
-     systemd-inhibit --list --no-pager --no-legend 2>/dev/null | grep -w shutdown | grep -w block >&2; exit $code";
 /// The longest that a machine which may be off is waited for.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_secs(1);
@@ -28,7 +25,7 @@ const OFF_LIMIT: Duration = Duration::from_secs(120);
 /// Restarts a machine, and waits until it is gone and back.
 pub(super) async fn machine(ssh: &Ssh) -> anyhow::Result<()> {
     let before = boot(ssh).await.context("cannot ask for its boot")?;
-    let order = Script::new("restart it", ORDER).within(ORDER_LIMIT);
+    let order = Script::new("restart it", order()).within(ORDER_LIMIT);
     let ordered = ssh.run(&order).await;
     if let Err(refused) = &ordered
         && is_refused(refused)
@@ -69,6 +66,11 @@ pub(super) async fn machine(ssh: &Ssh) -> anyhow::Result<()> {
             }
         }
     }
+}
+
+/// Where it is refused, what inhibits it is said too.
+fn order() -> String {
+    format!("systemctl --no-block reboot && exit 0; code=$?; {{ {INHIBITORS}; }} >&2; exit $code")
 }
 
 /// The machine does not restart, and goes on as before.
