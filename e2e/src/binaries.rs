@@ -22,13 +22,22 @@ pub(crate) fn gaiola_for_machines() -> PathBuf {
     if std::env::var_os("GAIOLA_BIN").is_some() {
         return gaiola();
     }
-    let whole = gaiola();
-    let path = whole.with_file_name("gaiola-for-machines");
-    if changed(&path) < changed(&whole) {
+    stripped(&gaiola())
+}
+
+/// The same of [`next`].
+pub(crate) fn next_for_machines() -> PathBuf {
+    stripped(&next())
+}
+
+fn stripped(whole: &Path) -> PathBuf {
+    let name = whole.file_name().expect("it is a file").to_string_lossy();
+    let path = whole.with_file_name(format!("{name}-for-machines"));
+    if changed(&path) < changed(whole) {
         // Another test may do the same.
         let fresh = path.with_extension(std::process::id().to_string());
         let mut strip = Command::new("strip");
-        let status = strip.arg("-o").arg(&fresh).arg(&whole).status();
+        let status = strip.arg("-o").arg(&fresh).arg(whole).status();
         assert!(
             status.is_ok_and(|status| status.success()),
             "strip (binutils) fails"

@@ -117,7 +117,7 @@ fn drains(stage: &dyn Stage) {
         }
     });
     // The VIP moves, and home again.
-    seen.assert_few_writes_failed(2);
+    seen.assert_nothing_failed();
     stage.is_whole();
 }
 
@@ -182,6 +182,6 @@ fn rolls(stage: &dyn Stage) {
         stage.gaiola(&roll).expect(0, &["it is its turn"]);
     });
     // On machines balancers stand beside web servers: the VIP moves for each, and home again.
-    seen.assert_few_writes_failed(4);
+    seen.assert_nothing_failed();
     stage.is_whole();
 }

@@ -69,22 +69,6 @@ impl Seen {
         assert!(self.failures.is_empty(), "{self:#?}");
     }
 
-    /// Where a VIP moves, a request that is on its way to a connection which the balancer closes at that moment is answered by a reset. A
-    /// page or a read is sent again by its client; a write is not, for nobody knows whether it arrived.
-    ///
-    /// # Panics
-    /// If a page or a read failed, more than `most` writes did, or one was lost.
-    #[track_caller]
-    pub fn assert_few_writes_failed(&self, most: u64) {
-        assert!(self.sent > 0 && self.acknowledged > 0, "{self:?}");
-        self.assert_nothing_lost();
-        let of_writes = |failed: &String| failed.ends_with(" write: connection reset");
-        let count = |failed: &String| failed.split(' ').next()?.parse::<u64>().ok();
-        let failed: u64 = self.failures.iter().filter_map(count).sum();
-        let only_writes = self.failures.iter().all(of_writes);
-        assert!(only_writes && failed <= most, "{self:#?}");
-    }
-
     /// # Panics
     /// If an acknowledged write was lost.
     #[track_caller]

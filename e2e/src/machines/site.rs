@@ -8,6 +8,7 @@ use serde_json::Value;
 use std::fs;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -99,12 +100,26 @@ impl MachineSite {
     /// Where it cannot be made.
     #[track_caller]
     pub fn other_gaiola(&self, args: &[&str]) -> Ran {
+        self.copied_gaiola(&binaries::gaiola_for_machines(), b"x", args)
+    }
+
+    /// The same of a version whose documents have a newer schema.
+    ///
+    /// # Panics
+    /// Where it cannot be made.
+    #[track_caller]
+    pub fn next_gaiola(&self, args: &[&str]) -> Ran {
+        self.copied_gaiola(&binaries::next_for_machines(), b"", args)
+    }
+
+    #[track_caller]
+    fn copied_gaiola(&self, from: &Path, more: &[u8], args: &[&str]) -> Ran {
         let folder = tempfile::tempdir().expect("a temporary directory is made");
         let program = folder.path().join("gaiola");
-        fs::copy(binaries::gaiola_for_machines(), &program).expect("the program is copied");
+        fs::copy(from, &program).expect("the program is copied");
         let mut file = fs::File::options().append(true).open(&program);
         let opened = file.as_mut().expect("the copy is opened");
-        opened.write_all(b"x").expect("the copy is written");
+        opened.write_all(more).expect("the copy is written");
         // What is open for writing cannot be run.
         drop(file);
         let mut command = self.machines.command(&program);

@@ -65,8 +65,9 @@ pub fn files(site: &SiteName, servers: &Path) -> [(&'static str, String); 4] {
     let boot = format!("ExecStartPre={PROGRAM} machine boot {site} %i\n");
     let common = "Restart=always\nRestartSec=100ms\nLimitNOFILE=262144\n";
     // Privileged processes on a machine are those that bind low ports and start others as their users; none of them loads modules,
-    // sets the clock, or traces the kernel.
-    let bounds = "CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_KILL CAP_NET_BIND_SERVICE CAP_SETGID CAP_SETUID CAP_SYS_PTRACE CAP_SYS_RESOURCE\n";
+    // sets the clock, or traces the kernel. A proxy leaves connections to a VIP that moves unanswered by a socket filter, which some
+    // kernels allow administrators of the network alone.
+    let bounds = "CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_KILL CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_SETGID CAP_SETUID CAP_SYS_PTRACE CAP_SYS_RESOURCE\n";
     let keeper_bounds = "CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_KILL CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_RAW CAP_IPC_LOCK CAP_SETGID CAP_SETUID CAP_SETPCAP CAP_SYS_ADMIN CAP_SYS_NICE CAP_SYS_PTRACE CAP_SYS_RESOURCE\n";
     let machine = format!(
         "[Unit]\nDescription=Gaiola: the servers of {site} on this machine\nAfter=network-online.target\nWants=network-online.target\nStartLimitIntervalSec=0\n\n\
