@@ -20,7 +20,7 @@ use tokio::time::timeout;
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// Poll interval for reports while the proxy signals no change and nothing drains,
 const CALM: Duration = Duration::from_secs(1);
-/// and while a change waits for requests in flight to end.
+/// and while a change waits for requests in flight to end, or the proxy is not there yet.
 const BUSY: Duration = Duration::from_millis(100);
 /// Timeout of a long poll for changes.
 const AWAIT: Duration = Duration::from_secs(10);
@@ -176,7 +176,9 @@ async fn keep(
         if let Some(open) = &mut line {
             open.schema = now.schema;
         }
-        let draining = now.config.as_ref().is_some_and(is_draining);
+        let config = now.config.as_ref();
+        // Where nothing is to be served there may be no proxy at all.
+        let is_urgent = config.is_some_and(|config| line.is_none() || is_draining(config));
         match &mut line {
             Some(open) => match update(open, now, &mut sent).await {
                 Ok(new) => {
@@ -194,11 +196,7 @@ async fn keep(
             },
             None => super::send_if_new(&known, ProxyState::default()),
         }
-        let pause = if draining || line.is_none() {
-            BUSY
-        } else {
-            CALM
-        };
+        let pause = if is_urgent { BUSY } else { CALM };
         tokio::select! {
             changed = wanted.changed() => if changed.is_err() {
                 return;

@@ -20,6 +20,7 @@ pub mod socket;
 pub mod stderr;
 pub mod tcp;
 pub mod thread;
+pub mod ticks;
 
 /// An error and its causes, on one line.
 pub fn chain(error: &dyn std::error::Error) -> String {

@@ -89,10 +89,20 @@ pub fn run(args: VipArgs) -> Result<(), KeeperError> {
 }
 
 /// What woke a keeper.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Woken {
     by_signal: bool,
     by_config: bool,
+    by_network: bool,
+}
+
+impl Woken {
+    /// It did not sleep, or not until something happened: it looks for messages.
+    const EARLY: Self = Self {
+        by_signal: false,
+        by_config: false,
+        by_network: true,
+    };
 }
 
 struct Keeper {
@@ -112,7 +122,7 @@ impl Keeper {
     /// Input is handled before deadlines, so that a keeper that was frozen first reads what it missed.
     fn turn(&mut self) -> io::Result<bool> {
         let woken = match self.config.is_unread() {
-            true => Woken::default(),
+            true => Woken::EARLY,
             false => self.sleep()?,
         };
         let now = self.now();
@@ -129,13 +139,13 @@ impl Keeper {
         }
         self.workers.read(now);
         let alive = self.workers.verdict(now);
-        self.holder.attend(now, alive, self.stopping);
+        self.holder
+            .attend(now, alive, woken.by_network, self.stopping);
         self.state.write(now, self.holder.state(now, &self.config));
         Ok(self.stopping && self.holder.is_released())
     }
 
-    /// Sleeps until something happens, and says what of that is rare: most often heartbeats and messages arrive, which are read in
-    /// every turn.
+    /// Sleeps until something happens, and says what.
     fn sleep(&self) -> io::Result<Woken> {
         let now = self.now();
         let until = [
@@ -159,13 +169,14 @@ impl Keeper {
         let span = Timespec::try_from(span).expect("half a second fits");
         match poll(&mut waits, Some(&span)) {
             Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => return Ok(Woken::default()),
+            Err(rustix::io::Errno::INTR) => return Ok(Woken::EARLY),
             Err(error) => return Err(error.into()),
         }
         let is_ready = |at: usize| !waits[at].revents().is_empty();
         Ok(Woken {
             by_signal: is_ready(0) || is_ready(1),
             by_config: is_ready(2),
+            by_network: (4..waits.len()).any(is_ready),
         })
     }
 

@@ -16,6 +16,9 @@ pub const ALONE_AFTER: Duration = Duration::from_secs(3);
 /// about once a second.
 pub const REFUSAL_LASTS: Duration = Duration::from_millis(2500);
 
+/// Intervals between two pings while another balancer hears this one: they only show which relays work.
+const CALM: u32 = 10;
+
 /// Pings whose answers are awaited: three seconds' worth, if an interval is 100 ms.
 const MOST_PINGS: usize = 32;
 
@@ -66,7 +69,8 @@ pub struct Contact {
     /// When a relay last showed that it is reached.
     relay: Option<Time>,
     refused: Option<Time>,
-    ping_at: Time,
+    /// When the last ping was sent; `None`: ask now.
+    pinged: Option<Time>,
     last: Ping,
     sent: VecDeque<(Ping, Time)>,
 }
@@ -82,7 +86,7 @@ impl Contact {
             balancer: None,
             relay: None,
             refused: None,
-            ping_at: Time::ZERO,
+            pinged: None,
             last: Ping(first),
             sent: VecDeque::new(),
         }
@@ -99,14 +103,15 @@ impl Contact {
 
     /// The ping to send to every relay now, if one is due.
     pub fn ping(&mut self, now: Time) -> Option<Ping> {
-        if !self.around.relays || now < self.ping_at {
+        let due = self.ping_at();
+        if !self.around.relays || now < due {
             return None;
         }
-        if now >= self.ping_at + self.interval * 2 {
+        if now >= due + self.interval * 2 {
             // This process slept: it asks before it concludes anything.
             self.begin_anew(now);
         }
-        self.ping_at = now + self.interval;
+        self.pinged = Some(now);
         self.last = Ping(self.last.0.wrapping_add(1));
         self.sent.truncate(MOST_PINGS - 1);
         self.sent.push_front((self.last, now));
@@ -139,9 +144,21 @@ impl Contact {
 
     /// When to send a ping, or to read [`is_cut_off`](Self::is_cut_off) again, if nothing else happens first.
     pub fn next_deadline(&self, now: Time) -> Option<Time> {
-        let ping = self.around.relays.then_some(self.ping_at);
+        let ping = self.around.relays.then(|| self.ping_at());
         let cut_off = self.cut_off_at().filter(|at| *at > now);
         ping.into_iter().chain(cut_off).min()
+    }
+
+    /// When the next ping is due: soon after the other balancers fall silent, until then rarely.
+    fn ping_at(&self) -> Time {
+        let Some(pinged) = self.pinged else {
+            return Time::ZERO;
+        };
+        let silent = self.balancer.map(|heard| heard + self.interval * 3 / 2);
+        let next = pinged + self.interval;
+        silent.map_or(next, |silent| {
+            silent.clamp(next, pinged + self.interval * CALM)
+        })
     }
 
     /// When it counts as cut off, if nobody is heard until then.
@@ -177,7 +194,7 @@ impl Contact {
 
     fn begin_anew(&mut self, now: Time) {
         self.since = now;
-        self.ping_at = now;
+        self.pinged = None;
     }
 }
 
@@ -305,6 +322,29 @@ mod tests {
         bench.runs(1000, answers(true, true, false));
         bench.runs(4000, answers(false, true, false));
         assert_eq!(bench.is_cut_off_within(NOBODY), None);
+    }
+
+    #[test]
+    fn relays_are_asked_rarely_while_another_balancer_hears_it() {
+        let pings = |contact: &mut Contact, span: std::ops::Range<u64>, heard: bool| {
+            let at = |ms| Time::from_start(Duration::from_millis(ms));
+            let mut pings = Vec::new();
+            for ms in span {
+                let due = contact.next_deadline(at(ms)).unwrap();
+                if heard && ms % 100 == 0 {
+                    contact.is_heard(at(ms));
+                }
+                if contact.ping(at(ms)).is_some() {
+                    assert!(due <= at(ms));
+                    pings.push(ms);
+                }
+            }
+            pings
+        };
+        let mut contact = Bench::new(BOTH).contact;
+        assert_eq!(pings(&mut contact, 0..2500, true), [0, 1000, 2000]);
+        let silent = [2550, 2650, 2750, 2850, 2950];
+        assert_eq!(pings(&mut contact, 2500..3000, false), silent);
     }
 
     #[test]

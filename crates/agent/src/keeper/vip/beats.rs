@@ -14,7 +14,7 @@ pub(super) const LONGEST_SILENCE: Duration = Duration::from_millis(200);
 const LONGEST_STARVATION: Duration = Duration::from_secs(3);
 
 /// After this silence a worker is observed, to learn whether it waits for either.
-const OBSERVED_AFTER: Duration = Duration::from_millis(100);
+const OBSERVED_AFTER: Duration = Duration::from_millis(150);
 /// How often it is then observed.
 const OBSERVED_EVERY: Duration = Duration::from_millis(50);
 
@@ -321,9 +321,9 @@ mod tests {
         let mut beats = Beats::default();
         worker(&mut beats, 1, 0, 1);
         beats.beaten(at(100), ConnectionId(1));
-        assert_eq!(beats.next_deadline(at(100)), Some(at(200)));
-        beats.observed(at(200), ConnectionId(1), None);
-        let due = beats.next_deadline(at(200)).unwrap();
+        assert_eq!(beats.next_deadline(at(100)), Some(at(250)));
+        beats.observed(at(250), ConnectionId(1), None);
+        let due = beats.next_deadline(at(250)).unwrap();
         assert_eq!(due, at(301));
         assert!(beats.verdict(due).is_err());
         assert_eq!(beats.next_deadline(due), None);

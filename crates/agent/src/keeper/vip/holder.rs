@@ -90,12 +90,16 @@ impl Holder {
         self.config = Some(config);
     }
 
-    /// Checks every source of input.
-    pub(super) fn attend(&mut self, now: Time, alive: Verdict, stopping: bool) {
+    /// Checks every source of input; `is_heard`: one of the [`descriptors`](Self::descriptors) was readable. Before a deadline is met messages
+    /// are read in any case, since this process may have slept in between.
+    pub(super) fn attend(&mut self, now: Time, alive: Verdict, is_heard: bool, stopping: bool) {
         self.stopping = stopping;
         self.open(now);
-        self.refresh();
-        self.hear(now);
+        if is_heard || self.next_deadline(now).is_some_and(|due| due <= now) {
+            self.refresh();
+            self.voice.hear_relays(now);
+            self.hear(now);
+        }
         self.voice.keep_contact(now);
         self.cut_off = self.voice.is_cut_off(now);
         self.reconcile(now);
@@ -202,7 +206,7 @@ impl Holder {
     fn hear(&mut self, now: Time) {
         for _ in 0..MOST_PACKETS {
             let Some(network) = &self.network else { return };
-            match self.voice.hear(now, network) {
+            match self.voice.hear(network) {
                 None => return,
                 Some(Ok((from, received))) => self.heard(now, from, received),
                 Some(Err(rejected)) => self.count_rejected(&rejected.to_string()),

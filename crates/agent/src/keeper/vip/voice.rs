@@ -162,16 +162,16 @@ impl Voice {
         self.send_to_relays(datagram);
     }
 
-    /// The next message in the queues; `None`: no more. What relays answer is noted.
-    pub(super) fn hear(&mut self, now: Time, network: &Network) -> Option<Heard> {
+    /// The next message in the queues; `None`: no more.
+    pub(super) fn hear(&mut self, network: &Network) -> Option<Heard> {
         // In turn: a flood on one way does not keep the other from being heard.
         self.datagrams_first = !self.datagrams_first;
         if self.datagrams_first {
-            let heard = self.hear_datagram(now);
+            let heard = self.hear_datagram();
             return heard.or_else(|| network.hear(self.key.as_ref()));
         }
         let heard = network.hear(self.key.as_ref());
-        heard.or_else(|| self.hear_datagram(now))
+        heard.or_else(|| self.hear_datagram())
     }
 
     /// Whether a message is believed to be new: sealed ones are heard once. `Err`: it was heard before, and not just on another
@@ -214,8 +214,9 @@ impl Voice {
         }
     }
 
-    fn hear_datagram(&mut self, now: Time) -> Option<Heard> {
-        let sockets = self.sockets.as_ref()?;
+    /// Notes what relays answer.
+    pub(super) fn hear_relays(&mut self, now: Time) {
+        let Some(sockets) = &self.sockets else { return };
         let mut buffer = [0; LONGEST_DATAGRAM + 1];
         for relay in &sockets.relays {
             let signs = std::iter::from_fn(|| sign(relay, &mut buffer));
@@ -227,6 +228,11 @@ impl Voice {
                 }
             }
         }
+    }
+
+    fn hear_datagram(&mut self) -> Option<Heard> {
+        let sockets = self.sockets.as_ref()?;
+        let mut buffer = [0; LONGEST_DATAGRAM + 1];
         let (datagram, sender) = receive(&sockets.messages, &mut buffer)?;
         let (from, message) = match datagram {
             Some(Datagram::Message(message)) => (sender, message),

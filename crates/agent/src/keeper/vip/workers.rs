@@ -1,4 +1,7 @@
 //! The socket on which the proxy's workers send heartbeats.
+//!
+//! Heartbeats wake nobody: they are read all together, when the keeper is awake for something else or [`LATEST_SWEEP`] after the last
+//! time. A connection that ends is noticed at once.
 
 use super::beats::{Beats, ConnectionId, Introduction, MOST_WORKERS, ProxyId, Verdict};
 use super::schedule::Schedules;
@@ -23,11 +26,17 @@ const LONGEST_LINE: usize = 64;
 /// A connection that has not introduced itself within this time is closed.
 const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// For so long after a sweep of all connections another one is not worth it.
+const SWEEP: Duration = Duration::from_millis(50);
+/// The longest that a heartbeat waits to be read: less than the silence after which a worker is observed.
+const LATEST_SWEEP: Duration = Duration::from_millis(100);
+
 /// Accepts workers and reads their heartbeats.
 pub(super) struct Workers {
     listener: UnixListener,
-    /// Readable when the listener or a connection is: a heartbeat costs reading that connection alone.
+    /// Readable when a connection waits at the listener, introduces itself, or has ended.
     ready: OwnedFd,
+    swept: Time,
     connections: BTreeMap<ConnectionId, Connection>,
     beats: Beats,
     schedules: Schedules,
@@ -43,6 +52,8 @@ struct Connection {
     proxy: ProxyId,
     /// The introduction line so far, and its deadline; `None` once it is complete.
     line: Option<(Vec<u8>, Time)>,
+    /// What it sends wakes nobody any more.
+    is_quiet: bool,
 }
 
 impl Workers {
@@ -61,6 +72,7 @@ impl Workers {
         Ok(Self {
             listener,
             ready,
+            swept: Time::ZERO,
             connections: BTreeMap::new(),
             beats: Beats::default(),
             schedules: Schedules::default(),
@@ -77,6 +89,12 @@ impl Workers {
         }
         for mark in marks.into_iter().filter(|mark| *mark != LISTENER) {
             self.read_one(now, ConnectionId(mark));
+        }
+        let is_judged = self.beats.next_deadline(now).is_some_and(|due| due <= now);
+        if now >= self.swept + SWEEP || is_judged {
+            self.swept = now;
+            let all: Vec<ConnectionId> = self.connections.keys().copied().collect();
+            all.into_iter().for_each(|id| self.read_one(now, id));
         }
         let beats = &mut self.beats;
         self.connections.retain(|&id, connection| {
@@ -97,9 +115,10 @@ impl Workers {
         self.beats.verdict(now)
     }
 
-    /// When the verdict may change without any input.
+    /// When to read heartbeats, or the verdict may change, without any input.
     pub(super) fn next_deadline(&self, now: Time) -> Option<Time> {
-        self.beats.next_deadline(now)
+        let sweep = (!self.connections.is_empty()).then_some(self.swept + LATEST_SWEEP);
+        self.beats.next_deadline(now).into_iter().chain(sweep).min()
     }
 
     fn marks(&self) -> Vec<u64> {
@@ -129,6 +148,7 @@ impl Workers {
                     stream,
                     proxy,
                     line,
+                    is_quiet: false,
                 };
                 let id = ConnectionId(self.next);
                 self.connections.insert(id, connection);
@@ -141,7 +161,7 @@ impl Workers {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        if !connection.read(now, id, &mut self.beats) {
+        if !connection.read(now, id, &mut self.beats) || !connection.falls_quiet(&self.ready, id) {
             self.beats.closed(id);
             self.schedules.forget(id);
             self.connections.remove(&id);
@@ -172,6 +192,16 @@ impl Connection {
                 Err(_) => return false,
             }
         }
+    }
+
+    /// Only its end wakes the keeper once it has introduced itself; `false`: that cannot be had.
+    fn falls_quiet(&mut self, ready: &OwnedFd, id: ConnectionId) -> bool {
+        if self.is_quiet || self.line.is_some() {
+            return true;
+        }
+        self.is_quiet = true;
+        let mark = EventData::new_u64(id.0);
+        epoll::modify(ready, &self.stream, mark, EventFlags::RDHUP).is_ok()
     }
 
     /// Whether its introduction is overdue.
