@@ -321,7 +321,7 @@ async fn desired(
     if !views.borrow().is_current() {
         step(steps, "waiting for the store".into()).await;
     }
-    found_store(site, deadline).await?;
+    found_store(site, deadline, STORE_LIMIT).await?;
     let current = timeout(
         STORE_LIMIT,
         views.wait_for(|view| view.is_current() && view.desired.is_some()),
@@ -421,8 +421,8 @@ async fn step(steps: &mut Steps, text: String) {
 }
 
 /// Waits until the store answers.
-async fn found_store(site: &Site, deadline: Instant) -> Result<(), Outcome> {
-    let limit = deadline.min(Instant::now() + STORE_LIMIT);
+async fn found_store(site: &Site, deadline: Instant, limit: Duration) -> Result<(), Outcome> {
+    let limit = deadline.min(Instant::now() + limit);
     loop {
         let known = site.store.borrow().clone();
         let answer = match known {

@@ -21,7 +21,7 @@ pub mod view;
 mod watch;
 
 pub use election::{Leader, Term, campaign, leader};
-pub use error::StoreError;
+pub use error::{MemberError, StoreError};
 pub use gaiola_model::Revision;
 pub use lease::{Lease, LeaseId};
 pub use maintenance::{Alarm, MemberInfo, MemberStatus};

@@ -1,7 +1,7 @@
 //! The first `up`: makes a placement that switches the servers on and so creates the store.
 
 use super::release::{make_release, spread};
-use super::{found_store, step, store};
+use super::{STORE_LIMIT, found_store, step, store};
 use crate::api::steps::Steps;
 use crate::api::{Digest, Outcome, refused};
 use crate::provider::{Elsewhere, Parcel};
@@ -10,7 +10,7 @@ use gaiola_agent::state::Order;
 use gaiola_core::rollout;
 use gaiola_model::inventory::Host;
 use gaiola_model::placement::{Desired, Revision};
-use gaiola_model::{Config, Exit};
+use gaiola_model::{Config, Exit, Placement, SiteName};
 use gaiola_store::view::Keys;
 use gaiola_store::{Expected, Store, StoreError, Txn};
 use gaiola_wire::hex;
@@ -20,6 +20,8 @@ use tokio::time::{Instant, sleep};
 
 /// How long the other machines are asked whether they know the site: the processes of some may have started just now.
 const ASK_LIMIT: Duration = Duration::from_secs(60);
+/// How long the members of a new store have to elect a leader: their machines may be busy with everything else that begins.
+const FOUND_LIMIT: Duration = Duration::from_secs(90);
 /// Between two questions.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -33,7 +35,7 @@ pub(super) async fn is_new(site: &Site, deadline: Instant) -> Result<bool, Outco
         Some(order) if order.revision > Revision(0) => return Ok(false),
         Some(_) => {}
     }
-    found_store(site, deadline).await?;
+    found_store(site, deadline, STORE_LIMIT).await?;
     let stored = store(site)
         .await?
         .get_json::<Desired>(&Keys::of(&site.name).desired())
@@ -122,43 +124,54 @@ pub(super) async fn found(
         revision: Revision(0),
         placement,
     });
-    found_store(site, deadline).await?;
+    found_store(site, deadline, FOUND_LIMIT).await?;
     let store = store(site).await?;
-    put_first(site, &store, Expected::Absent, &desired).await
+    let order = site.order.borrow().clone();
+    let order = order.ok_or_else(|| refused(Exit::Failed, "the site has no placement"))?;
+    let put = async || put_first(&site.name, &store, &desired, &order.placement).await;
+    until_written(deadline, put).await.map_err(|error| {
+        let why = gaiola_os::chain(&error);
+        refused(Exit::Failed, format!("cannot write to the store: {why}"))
+    })
 }
 
-pub(super) async fn put_first(
-    site: &Site,
+/// Writes until the deadline where the store does not answer: members that have just been founded on a busy machine may still elect
+/// their leader.
+async fn until_written(
+    deadline: Instant,
+    put: impl AsyncFn() -> Result<Revision, StoreError>,
+) -> Result<Revision, StoreError> {
+    let mut was_given_up = false;
+    loop {
+        match put().await {
+            Err(StoreError::Unreachable { .. }) if Instant::now() < deadline => was_given_up = true,
+            // It was made after all: nobody else writes to a site that is being founded.
+            Err(StoreError::CompareAndSwap {
+                found: Some(revision),
+                ..
+            }) if was_given_up => return Ok(revision),
+            written => return written,
+        }
+    }
+}
+
+async fn put_first(
+    site: &SiteName,
     store: &Store,
-    at: Expected,
     desired: &Desired,
-) -> Result<Revision, Outcome> {
-    let keys = Keys::of(&site.name);
-    let Some(order) = site.order.borrow().clone() else {
-        return Err(refused(Exit::Failed, "the site has no placement"));
-    };
+    placement: &Placement,
+) -> Result<Revision, StoreError> {
+    let keys = Keys::of(site);
     let (desired_key, placement_key) = (keys.desired(), keys.placement());
-    let failed = |error: StoreError| {
-        refused(
-            Exit::Failed,
-            format!("cannot write to the store: {}", gaiola_os::chain(&error)),
-        )
-    };
     let txn = Txn::new()
-        .expect(&desired_key, at)
-        .put(
-            &desired_key,
-            store.to_json(&desired_key, desired).map_err(failed)?,
-            None,
-        )
+        .expect(&desired_key, Expected::Absent)
+        .put(&desired_key, store.to_json(&desired_key, desired)?, None)
         .put(
             &placement_key,
-            store
-                .to_json(&placement_key, &order.placement)
-                .map_err(failed)?,
+            store.to_json(&placement_key, placement)?,
             None,
         );
-    store.commit(&txn).await.map_err(failed)
+    store.commit(&txn).await
 }
 
 fn random_token() -> Result<String, getrandom::Error> {
@@ -170,11 +183,53 @@ fn random_token() -> Result<String, getrandom::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gaiola_store::MemberError;
 
     #[test]
     fn machines_that_do_not_answer_are_named() {
         let silent = ["a", "deploy@b"].map(|name| Host(name.into()));
         let why = unsure(&silent);
         assert!(why.contains("do not answer: a, deploy@b;"), "{why}");
+    }
+
+    fn unreachable() -> StoreError {
+        StoreError::Unreachable {
+            what: "a write".into(),
+            waited: Duration::from_secs(5),
+            maybe_done: true,
+            source: Box::new(MemberError::Unavailable {
+                member: "lb1".into(),
+                message: "no leader".into(),
+            }),
+        }
+    }
+
+    /// What comes of writes that end so, one after another.
+    async fn written(ends: Vec<Result<Revision, StoreError>>) -> Result<Revision, StoreError> {
+        let ends = std::cell::RefCell::new(ends.into_iter());
+        let end = || ends.borrow_mut().next();
+        let deadline = Instant::now() + Duration::from_millis(200);
+        until_written(deadline, async || {
+            end().unwrap_or_else(|| Err(unreachable()))
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_slow_to_begin_with_is_written_to_until_the_deadline() {
+        let taken = |found| StoreError::CompareAndSwap {
+            key: "desired".into(),
+            expected: Expected::Absent,
+            found,
+        };
+        let at = Revision(7);
+        let slow = written(vec![Err(unreachable()), Ok(at)]).await;
+        assert_eq!(slow.unwrap(), at);
+        let made_after_all = written(vec![Err(unreachable()), Err(taken(Some(at)))]).await;
+        assert_eq!(made_after_all.unwrap(), at);
+        let of_another = written(vec![Err(taken(Some(at)))]).await;
+        assert!(matches!(of_another, Err(StoreError::CompareAndSwap { .. })));
+        let never = written(Vec::new()).await;
+        assert!(matches!(never, Err(StoreError::Unreachable { .. })));
     }
 }
