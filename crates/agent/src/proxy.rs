@@ -176,9 +176,8 @@ async fn keep(
         if let Some(open) = &mut line {
             open.schema = now.schema;
         }
-        let config = now.config.as_ref();
-        // Where nothing is to be served there may be no proxy at all.
-        let is_urgent = config.is_some_and(|config| line.is_none() || is_draining(config));
+        let serves = now.config.is_some();
+        let drains = now.config.as_ref().is_some_and(is_draining);
         match &mut line {
             Some(open) => match update(open, now, &mut sent).await {
                 Ok(new) => {
@@ -196,6 +195,8 @@ async fn keep(
             },
             None => super::send_if_new(&known, ProxyState::default()),
         }
+        // Where nothing is to be served there may be no proxy at all.
+        let is_urgent = drains || serves && line.is_none();
         let pause = if is_urgent { BUSY } else { CALM };
         tokio::select! {
             changed = wanted.changed() => if changed.is_err() {

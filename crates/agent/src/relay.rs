@@ -16,7 +16,7 @@ use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 
 /// Longest wait for a datagram: so long a changed order goes unnoticed.
-const TURN: Duration = Duration::from_millis(100);
+const TURN: Duration = Duration::from_millis(50);
 /// Interval between two attempts to open the socket.
 const OPEN_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -422,7 +422,7 @@ async fn step(steps: &mut Steps, text: String) {
 
 /// Waits until the store answers.
 async fn found_store(site: &Site, deadline: Instant, limit: Duration) -> Result<(), Outcome> {
-    let limit = deadline.min(Instant::now() + limit);
+    let until = deadline.min(Instant::now() + limit);
     loop {
         let known = site.store.borrow().clone();
         let answer = match known {
@@ -434,9 +434,9 @@ async fn found_store(site: &Site, deadline: Instant, limit: Duration) -> Result<
         };
         match answer {
             Ok(_) => return Ok(()),
-            Err(why) if Instant::now() >= limit => {
+            Err(why) if Instant::now() >= until => {
                 let (exit, why) = (
-                    if limit == deadline {
+                    if until == deadline {
                         Exit::Timeout
                     } else {
                         Exit::Failed

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Interval of heartbeats, and of attempts to reach a keeper that is absent.
-const INTERVAL: Duration = Duration::from_millis(100);
+const INTERVAL: Duration = Duration::from_millis(75);
 const RECONNECT: Duration = Duration::from_millis(100);
 
 /// The worker that sends heartbeats.
@@ -41,6 +41,8 @@ impl Heartbeat<'_> {
                 }
                 self.beating.store(false, Ordering::Release);
                 tracing::warn!("lost the VIP keeper; reconnecting");
+                // Another one may be there already.
+                continue;
             }
             tokio::time::sleep(RECONNECT).await;
         }
@@ -52,10 +54,11 @@ impl Heartbeat<'_> {
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         connect(&socket, &SocketAddrUnix::new(self.keeper)?)?;
         let mut stream = UnixStream::from(socket);
+        let ticks = Ticks::every(INTERVAL)?;
         let line = format!("worker {} of {}\n", self.index, self.count);
         // A new connection has room for a line.
         stream.write_all(line.as_bytes())?;
-        Ok((stream, Ticks::every(INTERVAL)?))
+        Ok((stream, ticks))
     }
 }
 

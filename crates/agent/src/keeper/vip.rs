@@ -161,6 +161,7 @@ impl Keeper {
             self.config.as_fd(),
             self.workers.as_fd(),
         ];
+        let ours = descriptors.len();
         self.holder.descriptors(&mut descriptors);
         let mut waits: Vec<PollFd<'_>> = descriptors
             .into_iter()
@@ -176,7 +177,7 @@ impl Keeper {
         Ok(Woken {
             by_signal: is_ready(0) || is_ready(1),
             by_config: is_ready(2),
-            by_network: (4..waits.len()).any(is_ready),
+            by_network: (ours..waits.len()).any(is_ready),
         })
     }
 

@@ -22,6 +22,8 @@ use tokio::time::{Instant, sleep};
 const ASK_LIMIT: Duration = Duration::from_secs(60);
 /// How long the members of a new store have to elect a leader: their machines may be busy with everything else that begins.
 const FOUND_LIMIT: Duration = Duration::from_secs(90);
+/// Between two attempts to write.
+const WRITE_AGAIN: Duration = Duration::from_millis(100);
 /// Between two questions.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -130,8 +132,10 @@ pub(super) async fn found(
     let order = order.ok_or_else(|| refused(Exit::Failed, "the site has no placement"))?;
     let put = async || put_first(&site.name, &store, &desired, &order.placement).await;
     until_written(deadline, put).await.map_err(|error| {
+        let is_late = matches!(error, StoreError::Unreachable { .. });
+        let exit = if is_late { Exit::Timeout } else { Exit::Failed };
         let why = gaiola_os::chain(&error);
-        refused(Exit::Failed, format!("cannot write to the store: {why}"))
+        refused(exit, format!("cannot write to the store: {why}"))
     })
 }
 
@@ -141,20 +145,17 @@ async fn until_written(
     deadline: Instant,
     put: impl AsyncFn() -> Result<Revision, StoreError>,
 ) -> Result<Revision, StoreError> {
-    let mut was_given_up = false;
     loop {
         match put().await {
-            Err(StoreError::Unreachable { .. }) if Instant::now() < deadline => was_given_up = true,
-            // It was made after all: nobody else writes to a site that is being founded.
-            Err(StoreError::CompareAndSwap {
-                found: Some(revision),
-                ..
-            }) if was_given_up => return Ok(revision),
+            Err(StoreError::Unreachable { .. }) if Instant::now() < deadline => {
+                sleep(WRITE_AGAIN).await;
+            }
             written => return written,
         }
     }
 }
 
+/// Writes a new site into the store. One that is there already, and the same, was written by an attempt whose answer was lost.
 async fn put_first(
     site: &SiteName,
     store: &Store,
@@ -171,7 +172,18 @@ async fn put_first(
             store.to_json(&placement_key, placement)?,
             None,
         );
-    store.commit(&txn).await
+    match store.commit(&txn).await {
+        Err(StoreError::CompareAndSwap {
+            found: Some(revision),
+            ..
+        }) if is_stored(store, &desired_key, desired).await? => Ok(revision),
+        committed => committed,
+    }
+}
+
+async fn is_stored(store: &Store, key: &str, desired: &Desired) -> Result<bool, StoreError> {
+    let stored = store.get_json::<Desired>(key).await?;
+    Ok(stored.is_some_and(|stored| stored.value == *desired))
 }
 
 fn random_token() -> Result<String, getrandom::Error> {
@@ -217,17 +229,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_store_that_is_slow_to_begin_with_is_written_to_until_the_deadline() {
-        let taken = |found| StoreError::CompareAndSwap {
-            key: "desired".into(),
-            expected: Expected::Absent,
-            found,
-        };
         let at = Revision(7);
         let slow = written(vec![Err(unreachable()), Ok(at)]).await;
         assert_eq!(slow.unwrap(), at);
-        let made_after_all = written(vec![Err(unreachable()), Err(taken(Some(at)))]).await;
-        assert_eq!(made_after_all.unwrap(), at);
-        let of_another = written(vec![Err(taken(Some(at)))]).await;
+        let of_another = StoreError::CompareAndSwap {
+            key: "desired".into(),
+            expected: Expected::Absent,
+            found: Some(at),
+        };
+        let of_another = written(vec![Err(unreachable()), Err(of_another)]).await;
         assert!(matches!(of_another, Err(StoreError::CompareAndSwap { .. })));
         let never = written(Vec::new()).await;
         assert!(matches!(never, Err(StoreError::Unreachable { .. })));

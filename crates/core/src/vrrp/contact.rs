@@ -154,7 +154,7 @@ impl Contact {
         let Some(pinged) = self.pinged else {
             return Time::ZERO;
         };
-        let silent = self.balancer.map(|heard| heard + self.interval * 3 / 2);
+        let silent = self.balancer.map(|heard| heard + self.interval * 11 / 10);
         let next = pinged + self.interval;
         silent.map_or(next, |silent| {
             silent.clamp(next, pinged + self.interval * CALM)
@@ -343,7 +343,7 @@ mod tests {
         };
         let mut contact = Bench::new(BOTH).contact;
         assert_eq!(pings(&mut contact, 0..2500, true), [0, 1000, 2000]);
-        let silent = [2550, 2650, 2750, 2850, 2950];
+        let silent = [2510, 2610, 2710, 2810, 2910];
         assert_eq!(pings(&mut contact, 2500..3000, false), silent);
     }
 

@@ -95,7 +95,8 @@ impl Holder {
     pub(super) fn attend(&mut self, now: Time, alive: Verdict, is_heard: bool, stopping: bool) {
         self.stopping = stopping;
         self.open(now);
-        if is_heard || self.next_deadline(now).is_some_and(|due| due <= now) {
+        let is_due = self.next_deadline(now).is_some_and(|due| due <= now);
+        if is_heard || is_due || self.voice.is_cut_off(now) {
             self.refresh();
             self.voice.hear_relays(now);
             self.hear(now);

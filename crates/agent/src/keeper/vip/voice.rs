@@ -214,7 +214,7 @@ impl Voice {
         }
     }
 
-    /// Notes what relays answer.
+    /// Notes answers of relays, and refusals of their servers.
     pub(super) fn hear_relays(&mut self, now: Time) {
         let Some(sockets) = &self.sockets else { return };
         let mut buffer = [0; LONGEST_DATAGRAM + 1];

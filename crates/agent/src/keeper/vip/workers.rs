@@ -1,7 +1,6 @@
 //! The socket on which the proxy's workers send heartbeats.
 //!
-//! Heartbeats wake nobody: they are read all together, when the keeper is awake for something else or [`LATEST_SWEEP`] after the last
-//! time. A connection that ends is noticed at once.
+//! Heartbeats wake nobody: they are read all together, every [`SWEEP`]. A connection that ends is noticed at once.
 
 use super::beats::{Beats, ConnectionId, Introduction, MOST_WORKERS, ProxyId, Verdict};
 use super::schedule::Schedules;
@@ -26,10 +25,8 @@ const LONGEST_LINE: usize = 64;
 /// A connection that has not introduced itself within this time is closed.
 const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// For so long after a sweep of all connections another one is not worth it.
-const SWEEP: Duration = Duration::from_millis(50);
 /// The longest that a heartbeat waits to be read: less than the silence after which a worker is observed.
-const LATEST_SWEEP: Duration = Duration::from_millis(100);
+const SWEEP: Duration = Duration::from_millis(50);
 
 /// Accepts workers and reads their heartbeats.
 pub(super) struct Workers {
@@ -87,11 +84,11 @@ impl Workers {
         if marks.contains(&LISTENER) {
             self.accept(now);
         }
-        for mark in marks.into_iter().filter(|mark| *mark != LISTENER) {
-            self.read_one(now, ConnectionId(mark));
-        }
+        // Where an old proxy's connections have ended, heartbeats of the new one's workers wait to be read. And no worker is judged by
+        // what was read last.
         let is_judged = self.beats.next_deadline(now).is_some_and(|due| due <= now);
-        if now >= self.swept + SWEEP || is_judged {
+        let is_late = is_judged || self.verdict(now).is_err();
+        if !marks.is_empty() || is_late || now >= self.swept + SWEEP {
             self.swept = now;
             let all: Vec<ConnectionId> = self.connections.keys().copied().collect();
             all.into_iter().for_each(|id| self.read_one(now, id));
@@ -117,7 +114,7 @@ impl Workers {
 
     /// When to read heartbeats, or the verdict may change, without any input.
     pub(super) fn next_deadline(&self, now: Time) -> Option<Time> {
-        let sweep = (!self.connections.is_empty()).then_some(self.swept + LATEST_SWEEP);
+        let sweep = (!self.connections.is_empty()).then_some(self.swept + SWEEP);
         self.beats.next_deadline(now).into_iter().chain(sweep).min()
     }
 
@@ -230,5 +227,60 @@ impl Connection {
             beats.beaten(now, id);
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    fn at(ms: u64) -> Time {
+        Time::from_start(Duration::from_millis(ms))
+    }
+
+    #[test]
+    fn an_end_does_not_overtake_the_heartbeats_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut workers = Workers::listen(folder.path()).unwrap();
+        let connect = || UnixStream::connect(folder.path().join("keeper.sock")).unwrap();
+        let old = connect();
+        let mut new = connect();
+        new.write_all(b"worker 0 of 1\n").unwrap();
+        workers.read(at(1000));
+        assert!(workers.verdict(at(1000)).is_err(), "it has not beaten yet");
+        new.write_all(b".").unwrap();
+        drop(old);
+        workers.read(at(1001));
+        assert_eq!(workers.verdict(at(1001)), Ok(()));
+    }
+
+    #[test]
+    fn a_heartbeat_that_waits_is_read_before_its_worker_is_judged() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut workers = Workers::listen(folder.path()).unwrap();
+        let mut worker = UnixStream::connect(folder.path().join("keeper.sock")).unwrap();
+        worker.write_all(b"worker 0 of 1\n.").unwrap();
+        workers.read(at(1000));
+        workers.read(at(1160));
+        worker.write_all(b".").unwrap();
+        workers.read(at(1201));
+        assert_eq!(workers.verdict(at(1201)), Ok(()));
+    }
+
+    #[test]
+    fn heartbeats_wake_nobody_and_an_end_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut workers = Workers::listen(folder.path()).unwrap();
+        let mut worker = UnixStream::connect(folder.path().join("keeper.sock")).unwrap();
+        worker.write_all(b"worker 0 of 1\n.").unwrap();
+        workers.read(at(1000));
+        worker.write_all(b".").unwrap();
+        assert!(workers.marks().is_empty());
+        assert_eq!(workers.next_deadline(at(1000)), Some(at(1050)));
+        drop(worker);
+        assert_eq!(workers.marks().len(), 1);
+        workers.read(at(1001));
+        assert!(workers.verdict(at(1001)).is_err());
     }
 }
