@@ -56,11 +56,12 @@ impl dyn Stage + '_ {
 type Scenario = fn(&dyn Stage);
 
 /// All of them, in the order in which they are played.
-const ALL: [(&str, Scenario); 8] = [
+const ALL: [(&str, Scenario); 9] = [
     ("a second up changes nothing", changes_nothing),
     ("a tier is scaled", scales),
     ("servers are drained", drains),
     ("a release rolls through", releases),
+    ("another environment replaces the instances", sets),
     ("a release that cannot start is given up", gives_up),
     ("commands reach the servers", reaches),
     ("what cannot be done is said", refuses),
@@ -128,6 +129,26 @@ fn releases(stage: &dyn Stage) {
     for _ in 0..10 {
         assert_eq!(stage.page("/new.html"), "a new page\n");
     }
+}
+
+fn sets(stage: &dyn Stage) {
+    let of_instance = "tr '\\0' '\\n' < /proc/$(pgrep -x guestbook | head -n 1)/environ";
+    let environment = || stage.gaiola(&["exec", "app1", "--", "sh", "-c", of_instance]);
+    stage.edit("[app]\n", "[env]\nCOLOUR = \"red\"\nSHAPE = 4\n[app]\n");
+    let planned =
+        "app: the environment changes (COLOUR, SHAPE added): instances are replaced one at a time";
+    stage.gaiola(&["plan"]).expect(0, &[planned]);
+    let seen = stage.under_load(&mut || _ = stage.up().expect(0, &[]));
+    seen.assert_nothing_failed();
+    environment().expect(0, &["COLOUR=red", "SHAPE=4"]);
+    stage.edit("COLOUR = \"red\"\nSHAPE = 4\n", "");
+    stage.up().expect(0, &[]);
+    let ran = environment();
+    assert!(
+        !ran.stdout.contains("COLOUR") && ran.stdout.contains("PORT="),
+        "{ran:#?}"
+    );
+    stage.is_whole();
 }
 
 fn gives_up(stage: &dyn Stage) {

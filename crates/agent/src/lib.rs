@@ -393,7 +393,7 @@ impl Agent {
         }
         let run = plan::ordered_run(&self.boot, &order.placement);
         if let Some(run) = run.filter(|run| self.may_run_release(run)) {
-            let command = plan::release_run(&self.boot, run, self.urls.as_ref());
+            let command = plan::release_run(&self.boot, &order.placement, run, self.urls.as_ref());
             wanted.insert(plan::release_run_name(run), command);
         }
         wanted

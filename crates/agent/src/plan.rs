@@ -152,6 +152,7 @@ fn instance(
     let release = boot.release(instance.release);
     let urls = urls.filter(|_| instance.database);
     let mut env = site_env(boot, &instance.release.to_string(), urls);
+    env.extend(of_the_file(placement, instance.env));
     let host = match instance.encrypted {
         true => Ipv4Addr::LOCALHOST.into(),
         false => boot.location.address,
@@ -213,12 +214,14 @@ pub(super) fn release_begun(boot: &Boot, run: &ReleaseRun) -> PathBuf {
 
 pub(super) fn release_run(
     boot: &Boot,
+    placement: &Placement,
     run: &ReleaseRun,
     urls: Option<&DatabaseUrls>,
 ) -> WantedProcess {
     let release = boot.release(run.release);
     let name = release_run_name(run);
     let mut env = site_env(boot, &run.release.to_string(), urls);
+    env.extend(of_the_file(placement, run.env));
     env.push((RELEASE_RUN.into(), name.clone().into()));
     // The command is passed as an argument: nothing in it can end the wrapper early.
     // A run that has begun never begins again, even if no process was left to report its end.
@@ -235,6 +238,12 @@ pub(super) fn release_run(
         restart: false,
         takes_over: false,
     }
+}
+
+/// The file's variables. They may replace `PATH` and `LANG`; the names of the others are refused in the file.
+fn of_the_file(placement: &Placement, env: u64) -> impl Iterator<Item = (OsString, OsString)> {
+    let variables = placement.environments.get(&env).into_iter().flatten();
+    variables.map(|(name, value)| (name.into(), value.into()))
 }
 
 fn site_env(boot: &Boot, release: &str, urls: Option<&DatabaseUrls>) -> Vec<(OsString, OsString)> {

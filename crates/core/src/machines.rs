@@ -458,6 +458,7 @@ mod tests {
         placement.release_run = Some(ReleaseRun {
             release: ReleaseNumber(8),
             command: "migrate".into(),
+            env: 0,
             server: name("app1"),
             boot: Default::default(),
             generation: 2,

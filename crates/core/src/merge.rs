@@ -24,7 +24,7 @@ use std::fmt;
 /// ```
 /// use gaiola_core::merge::{merge, scale};
 /// # use gaiola_model::{Config, config::App};
-/// # let file = Config { site: "a".parse().unwrap(), balancer: None, web: None, app: App::new("bin/a"), database: None, drill: None, machines: None };
+/// # let file = Config { site: "a".parse().unwrap(), balancer: None, web: None, app: App::new("bin/a"), database: None, drill: None, env: Default::default(), machines: None };
 /// let by_hand = scale(&file, &"app=4".parse().unwrap(), None).unwrap();
 ///
 /// let mut changed = file.clone();
@@ -43,6 +43,7 @@ pub fn merge(base: &Config, mine: &Config, theirs: &Config, placed: Option<&Plac
         app: app(&base.app, &mine.app, &theirs.app),
         database: tier(&base.database, &mine.database, &theirs.database, database),
         drill: pick(&base.drill, &mine.drill, &theirs.drill),
+        env: pick(&base.env, &mine.env, &theirs.env),
         machines: None,
     };
     if let Some(theirs) = &theirs.machines {
@@ -156,6 +157,7 @@ fn app(base: &App, mine: &App, theirs: &App) -> App {
         health: pick(&base.health, &mine.health, &theirs.health),
         maxconn: pick(&base.maxconn, &mine.maxconn, &theirs.maxconn),
         grace: pick(&base.grace, &mine.grace, &theirs.grace),
+        env: pick(&base.env, &mine.env, &theirs.env),
     }
 }
 

@@ -14,6 +14,7 @@ mod auto_replace;
 mod doors;
 mod drain;
 mod encryption;
+mod environment;
 mod facts;
 mod instances;
 mod path;
@@ -107,6 +108,7 @@ pub fn first(desired: &Desired, incarnation: String) -> Placement {
         release_run: None,
         servers: servers.collect(),
         instances: BTreeMap::new(),
+        environments: BTreeMap::new(),
         vips: BTreeMap::new(),
         network: desired.inventory.network.clone(),
         doors: BTreeMap::new(),
@@ -118,6 +120,7 @@ pub fn first(desired: &Desired, incarnation: String) -> Placement {
         failed: None,
         good: None,
     };
+    environment::hold(&mut placement, desired);
     if placement.released.is_some() {
         let template = instances::wanted(desired, &placement);
         for server in topology::servers_of(&placement, Tier::App).collect::<Vec<_>>() {
@@ -267,6 +270,7 @@ impl<'a> RollOutStep<'a> {
     /// The stages, in order of precedence.
     fn take(&mut self) {
         self.adopt();
+        environment::hold(&mut self.plan, self.desired);
         self.add_servers();
         self.finish_drains();
         self.lead_path();
@@ -279,6 +283,7 @@ impl<'a> RollOutStep<'a> {
         self.lead_doors();
         self.keep_network();
         self.raise_schema();
+        environment::drop_unused(&mut self.plan, self.desired);
         self.plan.vips = topology::homes(&self.plan);
         release::name_contents(&mut self.plan, &self.desired.release);
     }

@@ -186,6 +186,7 @@ fn set(desired: &mut Desired, word: &str) {
         }
         "listen" => config.balancer.as_mut().expect("a balancer").listen = vec![count()],
         "run" => config.app.run = value.into(),
+        "env" => config.env = [("COLOUR".into(), value.into())].into(),
         "command" => config.app.release = Some(value.into()),
         "release" => desired.release.number = ReleaseNumber(number(value)),
         other => panic!("no key {other:?}"),
@@ -203,6 +204,7 @@ impl Site {
             health: "/up".into(),
             maxconn: None,
             grace: Duration::from_secs(10),
+            env: Default::default(),
         };
         let release = Release {
             number: ReleaseNumber(1),

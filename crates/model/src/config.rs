@@ -16,6 +16,9 @@ pub const MAX_SERVERS: u16 = 99;
 /// Most instances on one application server: as many ports are kept for them.
 pub const MAX_INSTANCES: u16 = 50;
 
+/// Variables of an environment, by name.
+pub type Variables = BTreeMap<String, String>;
+
 /// A whole site as its file describes it.
 ///
 /// Only `[app]` is required: a tier that is left out is skipped, and the tier above sends to the next one.
@@ -42,6 +45,9 @@ pub struct Config {
     pub database: Option<Database>,
     /// `[drill]`; without it a drill requests only `/`.
     pub drill: Option<Drill>,
+    /// `[env]`: variables for every process of the site. Default: none but those that Gaiola sets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: Variables,
     /// The machines that the servers stand on; `None`: the file says how many servers, and the lab provides them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machines: Option<Machines>,
@@ -57,8 +63,16 @@ impl Config {
             app,
             database: None,
             drill: None,
+            env: Variables::new(),
             machines: None,
         }
+    }
+
+    /// The variables of instances and of the `release` command: those of `[env]`, and of `[app.env]` above them.
+    pub fn app_env(&self) -> Variables {
+        let mut env = self.env.clone();
+        env.extend(self.app.env.clone());
+        env
     }
 
     /// The balancers' TLS.
@@ -202,6 +216,9 @@ pub struct App {
     pub maxconn: Option<u32>,
     /// Time between SIGTERM and SIGKILL, and the longest wait for requests in flight. Default 10 s.
     pub grace: Duration,
+    /// `[app.env]`: variables for its instances and its `release` command, above those of `[env]`. Default: none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: Variables,
 }
 
 impl App {
@@ -215,6 +232,7 @@ impl App {
             health: "/up".into(),
             maxconn: None,
             grace: Duration::from_secs(10),
+            env: Variables::new(),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! The operator's wish is [`Desired`]. The conductor turns it, step by step, into a [`Placement`], which every agent makes
 //! its own server match. Each agent reports what it sees as [`Observed`].
 
-use crate::config::Config;
+use crate::config::{Config, Variables};
 use crate::id::{InstanceName, ServerName, Tier};
 use crate::inventory::{Host, Inventory, Location, Network};
 use crate::resources::Resources;
@@ -137,6 +137,9 @@ pub struct Placement {
     pub servers: BTreeMap<ServerName, PlacedServer>,
     /// The instances that exist. One that is not here is stopped.
     pub instances: BTreeMap<InstanceName, PlacedInstance>,
+    /// The file's variables for instances and `release` commands, each set of them once, under its number.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub environments: BTreeMap<u64, Variables>,
     /// The VIPs and the balancer that each is home to.
     pub vips: BTreeMap<IpAddr, ServerName>,
     /// The network of the servers. Empty in documents of Gaiola 0.1.
@@ -240,6 +243,9 @@ pub struct Template {
     /// Whether it listens on the loopback alone, behind its server's proxy, which speaks TLS.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub encrypted: bool,
+    /// The number of its environment in [`Placement::environments`]; 0: it has none of the file's variables.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub env: u64,
 }
 
 /// An address for clients: a VIP, or a server or instance if the tiers before it are left out.
@@ -327,6 +333,9 @@ pub struct PlacedInstance {
     /// Whether it listens on the loopback alone, behind its server's proxy, which speaks TLS at the address and port that others use.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub encrypted: bool,
+    /// The number of its environment in [`Placement::environments`]; 0: it has none of the file's variables.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub env: u64,
     /// [`Desired::restarts`] of its server when it was started.
     #[serde(default)]
     pub restart: u64,
@@ -343,6 +352,9 @@ pub struct ReleaseRun {
     pub release: ReleaseNumber,
     /// The command.
     pub command: String,
+    /// The number of its environment in [`Placement::environments`]; 0: it has none of the file's variables.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub env: u64,
     /// The application server it runs on,
     pub server: ServerName,
     /// and its boot. Once that is over so is the run: a server that comes back does not start it again.
@@ -354,6 +366,10 @@ pub struct ReleaseRun {
     /// It should be stopped: a later change wants another.
     #[serde(default)]
     pub stop: bool,
+}
+
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What an agent sees on its server. It is stored under the agent's lease: a server that is gone has none.

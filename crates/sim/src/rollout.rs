@@ -408,9 +408,11 @@ fn config(rng: &mut fastrand::Rng) -> Config {
             health: "/up".into(),
             maxconn: None,
             grace: Duration::from_secs(10),
+            env: Default::default(),
         },
         database: rng.bool().then_some(database),
         drill: None,
+        env: Default::default(),
         machines: None,
     }
 }

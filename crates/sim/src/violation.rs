@@ -17,6 +17,8 @@ pub enum Rule {
     Doors,
     /// What is sent between the tiers, in plain text or by TLS, is accepted.
     Encryption,
+    /// What runs finds the variables of its environment in the placement, which holds each set of them once.
+    Environment,
     /// A release is prepared before it is started, and by one run of its command at a time.
     Release,
     /// Only the holder of the conductor's key writes placements.

@@ -1,7 +1,8 @@
 //! The file `gaiola.toml`: decodes its text to a [`Config`], or reports every mistake with line and column.
 //!
-//! `tiers` defines the keys and their meaning, `machines` those that name machines.
+//! `tiers` defines the keys and their meaning, `machines` those that name machines, `env` the variables of an environment.
 
+mod env;
 mod machines;
 pub mod rules;
 mod tiers;

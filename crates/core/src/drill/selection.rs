@@ -161,6 +161,7 @@ mod tests {
                 health: "/up".into(),
                 maxconn: None,
                 grace: Duration::from_secs(10),
+                env: Default::default(),
             },
             database: Some(Database {
                 servers: 2,
@@ -168,6 +169,7 @@ mod tests {
                 ..Database::default()
             }),
             drill: None,
+            env: Default::default(),
             machines: None,
         }
     }

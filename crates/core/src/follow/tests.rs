@@ -61,6 +61,7 @@ impl Case {
             health: None,
             database: false,
             encrypted: false,
+            env: 0,
             restart: 0,
             phase: Phase::Serve,
             since: Revision(1),
@@ -98,6 +99,7 @@ impl Case {
             health: "/up".into(),
             database: false,
             encrypted: false,
+            env: 0,
         });
         self
     }

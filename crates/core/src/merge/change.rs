@@ -2,9 +2,10 @@
 
 mod words;
 
-use gaiola_model::config::{App, Balancer, Config, Database, Drill, Machine, Machines};
+use gaiola_model::config::{App, Balancer, Config, Database, Drill, Machine, Machines, Variables};
 use gaiola_model::placement::ReleaseNumber;
 use gaiola_model::{ServerName, Tier};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -97,6 +98,15 @@ pub enum Change {
     },
     /// The command of an instance.
     Run,
+    /// Variables of the instances' environment: their names. A value may be nobody's business.
+    Env {
+        /// Those that come.
+        added: Vec<String>,
+        /// Those with another value.
+        changed: Vec<String>,
+        /// Those that go.
+        removed: Vec<String>,
+    },
     /// The command that runs once for each release.
     ReleaseCommand,
     /// The command that a balancer runs when it takes a VIP.
@@ -151,7 +161,7 @@ pub enum MachineChange {
 /// ```
 /// use gaiola_core::merge::{changes, scale};
 /// # use gaiola_model::{Config, config::App};
-/// # let old = Config { site: "a".parse().unwrap(), balancer: None, web: None, app: App::new("bin/a"), database: None, drill: None, machines: None };
+/// # let old = Config { site: "a".parse().unwrap(), balancer: None, web: None, app: App::new("bin/a"), database: None, drill: None, env: Default::default(), machines: None };
 /// let new = scale(&old, &"app=3".parse().unwrap(), None).unwrap();
 /// assert_eq!(changes(&old, &new)[0].to_string(), "app: servers 2 -> 3: app3 is added");
 /// ```
@@ -173,7 +183,10 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
                     proxies(tier, "root", old.root.clone(), new.root.clone(), &mut found);
                 }
             }
-            Tier::App => app_changes(&old.app, &new.app, &mut found),
+            Tier::App => {
+                app_changes(&old.app, &new.app, &mut found);
+                found.extend(env_change(&old.app_env(), &new.app_env()));
+            }
             Tier::Database => {
                 if let (Some(old), Some(new)) = (&old.database, &new.database) {
                     database_changes(old, new, &mut found);
@@ -356,6 +369,23 @@ fn app_changes(old: &App, new: &App, found: &mut Vec<Change>) {
     if old.grace != new.grace {
         found.push(Change::Grace);
     }
+}
+
+fn env_change(old: &Variables, new: &Variables) -> Option<Change> {
+    let names = |which: &dyn Fn(&str) -> bool| {
+        let all: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        let names = all.into_iter().filter(|name| which(name));
+        names.cloned().collect::<Vec<String>>()
+    };
+    let change = Change::Env {
+        added: names(&|name| !old.contains_key(name)),
+        changed: names(&|name| {
+            let both = old.get(name).zip(new.get(name));
+            both.is_some_and(|(old, new)| old != new)
+        }),
+        removed: names(&|name| !new.contains_key(name)),
+    };
+    (old != new).then_some(change)
 }
 
 fn database_changes(old: &Database, new: &Database, found: &mut Vec<Change>) {

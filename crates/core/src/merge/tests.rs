@@ -1,5 +1,6 @@
 use super::*;
 use gaiola_model::Inventory;
+use gaiola_model::config::Variables;
 use gaiola_model::config::{BalancerTls, Drill, MAX_INSTANCES, MAX_SERVERS};
 use proptest::option;
 use proptest::prelude::*;
@@ -14,6 +15,7 @@ fn whole() -> Config {
         app: App::new("bin/guestbook"),
         database: Some(Database::default()),
         drill: None,
+        env: Default::default(),
         machines: None,
     }
 }
@@ -267,12 +269,16 @@ fn a_tier_may_be_called_as_its_servers_are() {
     assert_eq!(scaled(&whole(), "lb=1").servers(Tier::Balancer), 1);
 }
 
+fn variables() -> impl Strategy<Value = Variables> {
+    prop::collection::btree_map("[AB]", "[ab]", 0..3)
+}
+
 prop_compose! {
     fn app_tier()(
         servers in 1..=MAX_SERVERS, instances in 1..=MAX_INSTANCES, run in "[ab]", release in option::of("[ab]"),
-        health in "/[ab]", maxconn in option::of(1..3u32), grace in 0..3u64,
+        health in "/[ab]", maxconn in option::of(1..3u32), grace in 0..3u64, env in variables(),
     ) -> App {
-        App { servers, instances, run, release, health, maxconn, grace: Duration::from_secs(grace) }
+        App { servers, instances, run, release, health, maxconn, grace: Duration::from_secs(grace), env }
     }
 }
 
@@ -283,6 +289,7 @@ prop_compose! {
         app in app_tier(),
         database in option::of((1..=MAX_SERVERS, any::<bool>())),
         drill in option::of(Just(Drill::default())),
+        env in variables(),
     ) -> Config {
         Config {
             site: "a".parse().unwrap(),
@@ -291,6 +298,7 @@ prop_compose! {
             app,
             database: database.map(|(servers, strict)| Database { servers, strict, ..Database::default() }),
             drill,
+            env,
             machines: None,
         }
     }

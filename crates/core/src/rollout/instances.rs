@@ -3,6 +3,7 @@
 //! A new instance is started beside the old ones (a surge of one). Once it is ready and every proxy has found it up, one
 //! old instance of the same server is drained and stopped; then the next one follows.
 
+use super::environment;
 use super::{MAX_CRASHES, READY_DEADLINE, RollOutStep};
 use crate::topology::{self, TrafficTarget};
 use gaiola_model::placement::{Encryption, InstanceState, Phase, PlacedInstance, Template};
@@ -23,6 +24,7 @@ pub(super) fn wanted(desired: &Desired, placement: &Placement) -> Template {
             Encryption::Used => desired.config.encrypts(),
             Encryption::Required => true,
         },
+        env: environment::wanted(desired, placement),
     }
 }
 
@@ -44,6 +46,7 @@ pub(super) fn place(template: &Template, desired: &Desired, server: ServerName) 
         health: Some(template.health.clone()),
         database: template.database,
         encrypted: template.encrypted,
+        env: template.env,
         restart: restart(desired, server),
         phase: Phase::Serve,
         since: Revision(0),
@@ -67,10 +70,11 @@ pub(super) fn is_of(
         run,
         database,
         encrypted,
+        env,
         ..
     } = template;
     (placed.release, &placed.run) == (*release, run)
-        && (placed.database, placed.encrypted) == (*database, *encrypted)
+        && (placed.database, placed.encrypted, placed.env) == (*database, *encrypted, *env)
         && placed.restart >= restart(desired, name.server)
 }
 
@@ -249,6 +253,7 @@ impl RollOutStep<'_> {
             let held = |template: &Template| {
                 (template.release, &template.run) == (good.release, &good.run)
                     && (template.database, template.encrypted) == (good.database, good.encrypted)
+                    && template.env == good.env
             };
             template.as_ref().is_some_and(held)
         };

@@ -5,6 +5,7 @@
 //! Silence proves nothing.
 
 use super::RollOutStep;
+use super::environment;
 use super::view::View;
 use crate::topology;
 use gaiola_model::placement::{Failure, Release, ReleaseNumber, ReleaseOutcome, ReleaseRun};
@@ -140,6 +141,7 @@ impl RollOutStep<'_> {
         self.plan.release_run = Some(ReleaseRun {
             release,
             command,
+            env: environment::wanted(self.desired, &self.plan),
             server,
             boot,
             generation: self.desired.generation,

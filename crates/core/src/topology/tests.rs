@@ -29,6 +29,7 @@ fn site(balancers: u16, webs: u16, databases: u16) -> Placement {
             health: "/up".into(),
             maxconn: Some(5),
             grace: Duration::from_secs(10),
+            env: Default::default(),
         },
         database: (databases > 0).then_some(Database {
             servers: databases,
@@ -36,6 +37,7 @@ fn site(balancers: u16, webs: u16, databases: u16) -> Placement {
             ..Database::default()
         }),
         drill: None,
+        env: Default::default(),
         machines: None,
     };
     let release = Release {

@@ -3,6 +3,7 @@
 use super::World;
 use crate::violation::{Rule, Violation};
 use gaiola_core::topology::{self, TrafficTarget};
+use gaiola_model::config::Variables;
 use gaiola_model::placement::{
     DatabaseRole, DoorState, Encryption, InstanceState, Phase, PlacedInstance, ReleaseNumber,
     Template,
@@ -31,11 +32,35 @@ impl Checker {
     }
 }
 
+/// What an environment's number stands for; 0: nothing.
+fn environment(placement: &Placement, number: u64) -> &Variables {
+    static NONE: Variables = Variables::new();
+    placement.environments.get(&number).unwrap_or(&NONE)
+}
+
+/// Whatever runs finds its environment in the placement, and none is kept twice.
+fn check_environments(next: &Placement) -> Result<(), Violation> {
+    let held = &next.environments;
+    let lost = next
+        .instances
+        .iter()
+        .find(|(_, placed)| placed.env != 0 && !held.contains_key(&placed.env));
+    if let Some((name, _)) = lost {
+        return Err(Rule::Environment.broken(format!("that of {name} is not held")));
+    }
+    let different: BTreeSet<&Variables> = held.values().collect();
+    match different.len() == held.len() {
+        true => Ok(()),
+        false => Err(Rule::Environment.broken(format!("one is held twice: {held:?}"))),
+    }
+}
+
 impl World {
     /// Checks the step from the stored placement to `next`.
     pub(super) fn check_step(&mut self, next: &Placement) -> Result<(), Violation> {
         self.check_removed(next)?;
         self.check_replacement(next)?;
+        check_environments(next)?;
         self.check_capacity(next)?;
         self.check_database(next)?;
         self.check_doors(next)?;
@@ -275,7 +300,10 @@ impl World {
             .as_ref()
             .filter(|_| next.failed.is_some() || !prepared);
         let of = |good: &Template| (good.release, good.database, good.encrypted);
+        let wanted_env = config.app_env();
+        let wanted_env = good.map_or(&wanted_env, |good| environment(next, good.env));
         (placed.release, placed.database, placed.encrypted) != good.map_or(wanted, of)
+            || environment(next, placed.env) != wanted_env
             || placed.restart < restart.copied().unwrap_or_default()
     }
 

@@ -200,7 +200,12 @@ impl World {
                 self.desired.config.set_servers(tier, count);
             }
             2 | 3 => self.new_release(),
-            4 => self.desired.config.app.instances = self.rng.u16(1..4),
+            4 if self.rng.bool() => self.desired.config.app.instances = self.rng.u16(1..4),
+            4 => {
+                let colour = self.rng.u8(..3).to_string();
+                let env = [("COLOUR".to_string(), colour)];
+                self.desired.config.env = env.into_iter().filter(|(_, it)| it != "0").collect();
+            }
             5 => {
                 let names = self
                     .desired

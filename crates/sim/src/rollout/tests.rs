@@ -127,7 +127,7 @@ fn a_report_that_arrives_twice_hides_a_newer_one() {
 
 #[test]
 fn a_conductor_whose_watch_stalls_leaves_out_servers_that_are_back() {
-    for seed in [1, 31] {
+    for seed in [1, 206] {
         let rule = found(seed, Sabotage::TrustsItsWatch);
         assert_eq!(rule, Rule::NothingInUseIsStopped);
     }

@@ -1,6 +1,7 @@
 mod mistakes;
 
 use super::{ConfigErrors, Surroundings, VipRange, load_in};
+use gaiola_model::config::Variables;
 use gaiola_model::config::{
     App, Balancer, BalancerTls, Database, Drill, DrillLimits, DrillWrite, Machine, Web,
 };
@@ -10,6 +11,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 const WHOLE: &str = r#"site = "guestbook"
+
+[env]
+TZ = "Europe/Lisbon"
+THREADS = 4
+DEBUG = false
 
 [balancer]
 servers = 3
@@ -33,6 +39,7 @@ release = "bin/guestbook migrate"
 health = "/health"
 maxconn = 50
 grace = "30s"
+env = { THREADS = 8, RATIO = 0.5 }
 
 [database]
 servers = 3
@@ -130,6 +137,7 @@ fn every_key_is_read() {
             health: "/health".into(),
             maxconn: Some(50),
             grace: Duration::from_secs(30),
+            env: variables([("RATIO", "0.5"), ("THREADS", "8")]),
         },
         database: Some(Database {
             servers: 3,
@@ -153,9 +161,25 @@ fn every_key_is_read() {
             },
             disk: Some(4 << 30),
         }),
+        env: variables([
+            ("DEBUG", "false"),
+            ("THREADS", "4"),
+            ("TZ", "Europe/Lisbon"),
+        ]),
         machines: None,
     };
+    let all = [
+        ("DEBUG", "false"),
+        ("RATIO", "0.5"),
+        ("THREADS", "8"),
+        ("TZ", "Europe/Lisbon"),
+    ];
+    assert_eq!(expected.app_env(), variables(all));
     assert_eq!(load(WHOLE), Ok(expected));
+}
+
+fn variables<const N: usize>(all: [(&str, &str); N]) -> Variables {
+    all.map(|(name, value)| (name.into(), value.into())).into()
 }
 
 const ON_MACHINES: &str = r#"
@@ -259,9 +283,11 @@ fn the_examples_of_the_documentation_are_read() {
         .skip(1)
         .filter_map(|rest| rest.split("```").next())
         .collect();
-    let [whole, least, on_machines] = examples[..] else {
+    let [whole, least, on_machines, env] = examples[..] else {
         panic!("{examples:?}")
     };
+    let with_env = load(&format!("{whole}\n{env}")).unwrap();
+    assert_eq!(with_env.env["WEB_CONCURRENCY"], "4");
     assert!(load(whole).is_ok());
     let config = load(on_machines).unwrap();
     assert_eq!(config.machines.unwrap().all().len(), 10);

@@ -1,5 +1,6 @@
 //! The meaning of each section: its keys, their defaults and their limits.
 
+use super::env;
 use super::machines::{self, MACHINE, Sections};
 use super::{Surroundings, VipRange, value};
 use crate::file::value::{Wrong, duration, network, url_path};
@@ -13,6 +14,9 @@ use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+/// The kinds of section that hold variables, whose names are the site's own.
+const ENV: &str = "env";
+const APP_ENV: &str = "app.env";
 /// Most VIPs and most ports; each VIP is a virtual router, each port a socket for every worker.
 const MOST_ADDRESSES: usize = 99;
 /// Every known key.
@@ -32,7 +36,7 @@ const KEYS: &[(&str, &[&str])] = &[
     (
         "",
         &[
-            "site", "balancer", "web", "app", "database", "machines", "drill",
+            "site", "env", "balancer", "web", "app", "database", "machines", "drill",
         ],
     ),
     (
@@ -72,6 +76,7 @@ const KEYS: &[(&str, &[&str])] = &[
             "health",
             "maxconn",
             "grace",
+            "env",
         ],
     ),
     ("database", &["servers", "strict", "maxconn", "wait"]),
@@ -115,14 +120,16 @@ pub(super) fn config(
     if machines.is_some() {
         drill.iter().for_each(|section| no_disk(section, mistakes));
     }
+    let has_database = root.has("database");
     let balancer = sections.tier(Tier::Balancer);
     let mut config = Config {
         site,
         balancer: balancer.map(|section| balancer_of(section, around, machines.as_ref(), mistakes)),
         web: (sections.tier(Tier::Web)).map(|section| web(section, mistakes)),
-        app: app(root, sections.tier(Tier::App), mistakes),
+        app: app(root, sections.tier(Tier::App), has_database, mistakes),
         database: (sections.tier(Tier::Database)).map(|section| database(section, mistakes)),
         drill: drill.map(|section| drill_of(&section, mistakes)),
+        env: env::variables(root, ENV, has_database, mistakes),
         machines: None,
     };
     match machines {
@@ -300,7 +307,12 @@ fn web(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Web {
     }
 }
 
-fn app(root: &Section<'_>, section: Option<&Section<'_>>, mistakes: &mut Mistakes<'_>) -> App {
+fn app(
+    root: &Section<'_>,
+    section: Option<&Section<'_>>,
+    has_database: bool,
+    mistakes: &mut Mistakes<'_>,
+) -> App {
     let mut app = App::new(String::new());
     if !root.has("app") {
         let hint = "add [app] and below it run = \"COMMAND\", the command that starts the site";
@@ -326,6 +338,7 @@ fn app(root: &Section<'_>, section: Option<&Section<'_>>, mistakes: &mut Mistake
     if let Some(grace) = text(section, "grace", duration, mistakes) {
         app.grace = grace;
     }
+    app.env = env::variables(section, APP_ENV, has_database, mistakes);
     app
 }
 

@@ -432,6 +432,22 @@ impl<'a> Section<'a> {
         number
     }
 
+    /// A string, a number, or `true` or `false`, as text.
+    pub(crate) fn plain(&self, key: &str, mistakes: &mut Mistakes<'_>) -> Option<String> {
+        let value = self.table.get(key)?;
+        match value.get_ref() {
+            DeValue::String(text) => Some(text.to_string()),
+            DeValue::Integer(number) => Some(number.to_string()),
+            DeValue::Float(number) => Some(number.to_string()),
+            DeValue::Boolean(truth) => Some(truth.to_string()),
+            other => {
+                let hint = format!("write it as {key} = \"...\"");
+                wrong_type(key, &value.span(), other, "a string", hint, mistakes);
+                None
+            }
+        }
+    }
+
     pub(crate) fn boolean(&self, key: &str, mistakes: &mut Mistakes<'_>) -> Option<bool> {
         let value = self.table.get(key)?;
         if let DeValue::Boolean(boolean) = value.get_ref() {

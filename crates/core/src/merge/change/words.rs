@@ -58,6 +58,22 @@ impl fmt::Display for Change {
                 f,
                 "app: the site's directory has changed: release {from} -> {to}: instances are replaced one at a time"
             ),
+            Self::Env {
+                added,
+                changed,
+                removed,
+            } => {
+                let parts = [("added", added), ("changed", changed), ("removed", removed)];
+                let parts = parts.into_iter().filter(|(_, names)| !names.is_empty());
+                let parts: Vec<String> = parts
+                    .map(|(what, names)| format!("{} {what}", names.join(", ")))
+                    .collect();
+                write!(
+                    f,
+                    "app: the environment changes ({}): instances are replaced one at a time",
+                    parts.join("; ")
+                )
+            }
             Self::Run => f.write_str("app: run changes: instances are replaced one at a time"),
             Self::ReleaseCommand => f.write_str(
                 "app: release changes: it runs before the instances of the next release",

@@ -65,7 +65,7 @@ fn an_unknown_key_is_answered_with_the_one_that_was_meant() {
         ("look_up = 1", "`look_up` belongs in [drill.write]"),
         (
             "colour = 1",
-            "known here: servers, instances, run, release, health, maxconn, grace",
+            "known here: servers, instances, run, release, health, maxconn, grace, env",
         ),
     ] {
         let said = said_of_app(written);
@@ -371,5 +371,51 @@ fn a_spare_machine_stands_in_a_list() {
     assert_eq!(
         said_on_machines(&format!("[machines]\nspare = [{}]", many.join(","))),
         ["6:9: `spare` has 100 machines; at most 99 are allowed"]
+    );
+}
+
+#[test]
+fn variables_have_names_values_and_limits() {
+    let text = r#"site = 'a'
+[env]
+1ST = "a"
+"MY KEY" = "a"
+PORT = 80
+GAIOLA_X = "a"
+LIST = ["a"]
+NUL = "a\u0000b"
+DATABASE_URL = "postgres://elsewhere"
+[app]
+run = "x"
+env = { RELEASE = "1", FINE = "" }
+"#;
+    let name = "it has letters, digits and `_`, and does not begin with a digit";
+    let expected = [
+        format!(r#"3:1: "1ST" is not the name of a variable; {name}"#),
+        format!(r#"4:1: "MY KEY" is not the name of a variable; {name}"#),
+        r#"5:1: "PORT" is set by Gaiola, for each process; leave it out (docs/app.md)"#.into(),
+        r#"6:1: "GAIOLA_X" is kept for Gaiola; take a name that does not begin with `GAIOLA_`"#
+            .into(),
+        r#"7:8: `LIST` is a list, but must be a string; write it as LIST = "...""#.into(),
+        "8:7: `NUL` has a NUL in it; the system ends a variable there: leave it out".into(),
+        r#"12:9: "RELEASE" is set by Gaiola, for each process; leave it out (docs/app.md)"#.into(),
+    ];
+    assert_eq!(said(text), expected);
+    let with_database = said(&format!("{text}[database]\n"));
+    let of_database = with_database.iter().find(|said| said.starts_with("9:1: "));
+    assert_eq!(
+        of_database.unwrap(),
+        r#"9:1: "DATABASE_URL" is set by Gaiola, since the site has a [database]; leave it out, or leave out [database] if the site has one of its own"#
+    );
+    let long = "x".repeat(33_000);
+    assert!(
+        said_of_app(&format!("env = {{ A = '{long}' }}"))
+            .contains("`A` is 33000 bytes; it is 32768 at most")
+    );
+    let half = "x".repeat(32_000);
+    let three = format!("env = {{ A = '{half}', B = '{half}', C = '{half}' }}");
+    assert!(
+        said_of_app(&three)
+            .contains("the variables of [app.env] are 96003 bytes; they are 65536 at most")
     );
 }
