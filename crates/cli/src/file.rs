@@ -34,9 +34,11 @@ pub(crate) fn described(path: &Path, mistakes: &[Mistake]) -> serde_json::Value 
 pub(crate) fn load(path: &Path, text: &str) -> anyhow::Result<Config> {
     let folder = site_folder(path)?;
     let name = folder.file_name().and_then(|name| name.to_str());
+    let read = |path: &str| std::fs::read_to_string(folder.join(path));
     let around = Surroundings {
         directory: name,
         vips: Some(provider::vips()),
+        read: Some(&read),
     };
     let config = gaiola_wire::config::load_in(text, &around);
     config.map_err(|errors| {

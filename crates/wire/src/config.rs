@@ -1,8 +1,10 @@
 //! The file `gaiola.toml`: decodes its text to a [`Config`], or reports every mistake with line and column.
 //!
-//! `tiers` defines the keys and their meaning, `machines` those that name machines, `env` the variables of an environment.
+//! `tiers` defines the keys and their meaning, `machines` those that name machines, `env` the variables of an environment, `env_file` a
+//! file of them.
 
 mod env;
+mod env_file;
 mod machines;
 pub mod rules;
 mod tiers;
@@ -13,15 +15,18 @@ pub use crate::file::{ConfigErrors, Mistake};
 use crate::file;
 use gaiola_model::Config;
 use ipnet::IpNet;
+use std::io;
 use std::net::IpAddr;
 
 /// What a file does not say, but its meaning depends on.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Surroundings<'a> {
     /// The name of the file's directory: the site's name where the file has none, if it is valid as one.
     pub directory: Option<&'a str>,
     /// Which VIPs the provider of servers can give; `None`: any. For a file without machines only.
     pub vips: Option<VipRange>,
+    /// Reads a text file that the file names, relative to the file's directory. `None`: it may name none.
+    pub read: Option<&'a dyn Fn(&str) -> io::Result<String>>,
 }
 
 /// The VIPs that a provider can give.

@@ -38,6 +38,7 @@ fn read(text: &str) -> Config {
     let around = Surroundings {
         directory: None,
         vips: Some(provider::vips()),
+        read: None,
     };
     load_in(text, &around).unwrap_or_else(|errors| panic!("{}{text}", errors.in_file("file")))
 }

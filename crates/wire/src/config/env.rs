@@ -1,7 +1,12 @@
-//! `[env]` and `[app.env]`: variables of the processes' environment.
+//! `[env]`, `[app.env]` and `env_file`: variables of the processes' environment.
 
+use super::Surroundings;
+use super::env_file::{self, Entry};
+use crate::file::value::Wrong;
 use crate::file::{At, Mistakes, Section, shown};
 use gaiola_model::config::Variables;
+use std::io;
+use std::ops::Range;
 
 /// Set for every process by Gaiola itself.
 const OURS: [&str; 5] = ["HOST", "PORT", "INSTANCE", "RELEASE", "SITE"];
@@ -14,10 +19,33 @@ const LONGEST: usize = 32 << 10;
 /// The most bytes of all variables of a section: every agent holds them, and the store several sets of them.
 const MOST: usize = 64 << 10;
 
-/// The variables of the table `env`; empty if there is none.
-///
-/// `kind`: which one it is, as in the vocabulary.
-pub(super) fn variables(
+/// Variables for every process of the site: those of `env_file`, and of `[env]` above them.
+pub(super) fn of_site(
+    root: &Section<'_>,
+    around: &Surroundings<'_>,
+    has_database: bool,
+    mistakes: &mut Mistakes<'_>,
+) -> Variables {
+    let mut found = of_file(root, around, has_database, mistakes);
+    found.extend(of_table(root, "env", has_database, mistakes));
+    let span = root
+        .value_span("env")
+        .or_else(|| root.value_span("env_file"));
+    bounded(found, span, mistakes)
+}
+
+/// Variables for the app tier alone.
+pub(super) fn of_app(
+    section: &Section<'_>,
+    has_database: bool,
+    mistakes: &mut Mistakes<'_>,
+) -> Variables {
+    let found = of_table(section, "app.env", has_database, mistakes);
+    bounded(found, section.value_span("env"), mistakes)
+}
+
+/// Those of the table `env`, which is a section of this kind.
+fn of_table(
     section: &Section<'_>,
     kind: &'static str,
     has_database: bool,
@@ -43,19 +71,57 @@ pub(super) fn variables(
             }
         }
     }
-    let bytes: usize = found
-        .iter()
-        .map(|(name, value)| name.len() + value.len())
-        .sum();
-    if bytes > MOST {
-        let what = format!("the variables of [{kind}] are {bytes} bytes");
-        let hint = format!("they are {MOST} at most: put what is long into a file of the site");
-        mistakes.add(table.span(), what, hint);
+    found
+}
+
+/// Those of the file that `env_file` names. Its mistakes are reported at that key, each with its own line.
+fn of_file(
+    root: &Section<'_>,
+    around: &Surroundings<'_>,
+    has_database: bool,
+    mistakes: &mut Mistakes<'_>,
+) -> Variables {
+    let mut found = Variables::new();
+    let Some(At { value: path, span }) = root.string("env_file", mistakes) else {
+        return found;
+    };
+    let read = around.read.map(|read| read(&path));
+    let text = match read.unwrap_or_else(|| Err(io::ErrorKind::Unsupported.into())) {
+        Ok(text) => text,
+        Err(error) => {
+            let hint = "name a file of lines NAME=value, relative to this file's directory";
+            let what = format!("`env_file` {} cannot be read: {error}", shown(&path));
+            mistakes.add(&span, what, hint);
+            return found;
+        }
+    };
+    for Entry { line, entry } in env_file::entries(&text) {
+        let checked = entry.and_then(|(name, value)| {
+            let named = |(what, hint)| (format!("{} {what}", shown(&name)), hint);
+            name_of(&name, has_database).map_err(named)?;
+            value_of(&value).map_err(named)?;
+            Ok((name, value))
+        });
+        match checked {
+            Ok((name, value)) => _ = found.insert(name, value),
+            Err((what, hint)) => {
+                mistakes.add(&span, format!("{} line {line}: {what}", shown(&path)), hint);
+            }
+        }
     }
     found
 }
 
-type Wrong = (String, String);
+fn bounded(found: Variables, span: Option<Range<usize>>, mistakes: &mut Mistakes<'_>) -> Variables {
+    let sizes = found.iter().map(|(name, value)| name.len() + value.len());
+    let bytes: usize = sizes.sum();
+    if bytes > MOST {
+        let what = format!("these variables are {bytes} bytes");
+        let hint = format!("they are {MOST} at most: put what is long into a file of the site");
+        mistakes.add(&span.unwrap_or(0..0), what, hint);
+    }
+    found
+}
 
 fn name_of(name: &str, has_database: bool) -> Result<(), Wrong> {
     let first = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';

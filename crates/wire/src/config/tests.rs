@@ -7,6 +7,7 @@ use gaiola_model::config::{
 };
 use gaiola_model::{Config, Tier};
 use proptest::prelude::*;
+use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -83,6 +84,11 @@ fn surroundings() -> Surroundings<'static> {
             networks: vec!["10.77.0.0/16".parse().unwrap()],
             taken: vec![(servers, "is a server's".into())],
             example: [10, 77, 0, 100].into(),
+        }),
+        read: Some(&|path| match path {
+            "shop.env" => Ok("TZ=UTC\nMODE=live\n".into()),
+            "wrong.env" => Ok("# all of it\nPORT=1\nMODE\n".into()),
+            _ => Err(io::ErrorKind::NotFound.into()),
         }),
     }
 }
@@ -176,6 +182,13 @@ fn every_key_is_read() {
     ];
     assert_eq!(expected.app_env(), variables(all));
     assert_eq!(load(WHOLE), Ok(expected));
+}
+
+#[test]
+fn a_file_of_variables_is_below_those_of_the_file_itself() {
+    let text = "site = 'a'\nenv_file = 'shop.env'\n[env]\nTZ = 'Europe/Lisbon'\n[app]\nrun = 'x'";
+    let expected = variables([("MODE", "live"), ("TZ", "Europe/Lisbon")]);
+    assert_eq!(load(text).unwrap().env, expected);
 }
 
 fn variables<const N: usize>(all: [(&str, &str); N]) -> Variables {

@@ -14,9 +14,6 @@ use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-/// The kinds of section that hold variables, whose names are the site's own.
-const ENV: &str = "env";
-const APP_ENV: &str = "app.env";
 /// Most VIPs and most ports; each VIP is a virtual router, each port a socket for every worker.
 const MOST_ADDRESSES: usize = 99;
 /// Every known key.
@@ -36,7 +33,7 @@ const KEYS: &[(&str, &[&str])] = &[
     (
         "",
         &[
-            "site", "env", "balancer", "web", "app", "database", "machines", "drill",
+            "site", "env", "env_file", "balancer", "web", "app", "database", "machines", "drill",
         ],
     ),
     (
@@ -129,7 +126,7 @@ pub(super) fn config(
         app: app(root, sections.tier(Tier::App), has_database, mistakes),
         database: (sections.tier(Tier::Database)).map(|section| database(section, mistakes)),
         drill: drill.map(|section| drill_of(&section, mistakes)),
-        env: env::variables(root, ENV, has_database, mistakes),
+        env: env::of_site(root, around, has_database, mistakes),
         machines: None,
     };
     match machines {
@@ -338,7 +335,7 @@ fn app(
     if let Some(grace) = text(section, "grace", duration, mistakes) {
         app.grace = grace;
     }
-    app.env = env::variables(section, APP_ENV, has_database, mistakes);
+    app.env = env::of_app(section, has_database, mistakes);
     app
 }
 

@@ -415,7 +415,22 @@ env = { RELEASE = "1", FINE = "" }
     let half = "x".repeat(32_000);
     let three = format!("env = {{ A = '{half}', B = '{half}', C = '{half}' }}");
     assert!(
-        said_of_app(&three)
-            .contains("the variables of [app.env] are 96003 bytes; they are 65536 at most")
+        said_of_app(&three).contains("these variables are 96003 bytes; they are 65536 at most")
     );
+}
+
+#[test]
+fn mistakes_of_a_file_of_variables_have_its_lines() {
+    let with = |path: &str| {
+        said(&format!(
+            "site = 'a'\nenv_file = '{path}'\n[app]\nrun = 'x'"
+        ))
+    };
+    let expected = [
+        r#"2:12: "wrong.env" line 2: "PORT" is set by Gaiola, for each process; leave it out (docs/app.md)"#,
+        r#"2:12: "wrong.env" line 3: has no `=`; write it as NAME=value"#,
+    ];
+    assert_eq!(with("wrong.env"), expected);
+    let missing = r#"2:12: `env_file` "none.env" cannot be read: entity not found; name a file of lines NAME=value, relative to this file's directory"#;
+    assert_eq!(with("none.env"), [missing]);
 }
