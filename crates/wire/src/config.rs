@@ -18,6 +18,9 @@ use ipnet::IpNet;
 use std::io;
 use std::net::IpAddr;
 
+/// Reads a text file, from its path.
+pub type ReadFile<'a> = dyn Fn(&str) -> io::Result<String> + 'a;
+
 /// What a file does not say, but its meaning depends on.
 #[derive(Clone, Default)]
 pub struct Surroundings<'a> {
@@ -26,7 +29,7 @@ pub struct Surroundings<'a> {
     /// Which VIPs the provider of servers can give; `None`: any. For a file without machines only.
     pub vips: Option<VipRange>,
     /// Reads a text file that the file names, relative to the file's directory. `None`: it may name none.
-    pub read: Option<&'a dyn Fn(&str) -> io::Result<String>>,
+    pub read: Option<&'a ReadFile<'a>>,
 }
 
 /// The VIPs that a provider can give.

@@ -110,7 +110,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn read(text: &str) -> Vec<(usize, Result<(String, String), String>)> {
+    /// A variable, or what is wrong.
+    type Read = Result<(String, String), String>;
+
+    fn read(text: &str) -> Vec<(usize, Read)> {
         let entries = entries(text);
         let plain = entries.map(|it| (it.line, it.entry.map_err(|(what, _)| what)));
         plain.collect()
