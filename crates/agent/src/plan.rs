@@ -221,16 +221,22 @@ pub(super) fn release_run(
     let release = boot.release(run.release);
     let name = release_run_name(run);
     let mut env = site_env(boot, &run.release.to_string(), urls);
-    env.extend(of_the_file(placement, run.env));
+    let of_file = of_the_file(placement, run.env);
+    let (path, of_file): (Vec<_>, Vec<_>) = of_file.partition(|(name, _)| name == "PATH");
+    env.extend(of_file);
     env.push((RELEASE_RUN.into(), name.clone().into()));
     // The command is passed as an argument: nothing in it can end the wrapper early.
-    // A run that has begun never begins again, even if no process was left to report its end.
-    let script = r#"if [ ! -e "$2" ] && mkdir "$2.begun"; then /bin/sh -c "$1"; echo $? >"$2.new" && mv "$2.new" "$2"; fi"#;
+    // A run that has begun never begins again, even if no process was left to report its end. The wrapper has a `PATH` of its own: the file's may
+    // lead to the site's programs alone.
+    let script = r#"if [ ! -e "$2" ] && mkdir "$2.begun"; then PATH="$3" /bin/sh -c "$1"; echo $? >"$2.new" && mv "$2.new" "$2"; fi"#;
     let mut launch = shell(boot, &name, script, release, env);
     launch.args.extend([
         "release".into(),
         run.command.clone().into(),
         release_status_file(boot, run).into(),
+        path.into_iter()
+            .next()
+            .map_or_else(|| boot.path.clone().into(), |(_, path)| path),
     ]);
     WantedProcess {
         launch,

@@ -91,7 +91,7 @@ impl KnownSite {
         let file = value(typed, &["-f", "--file"]).unwrap_or("gaiola.toml");
         let config = std::fs::read_to_string(file)
             .ok()
-            .and_then(|text| file::load(Path::new(file), &text).ok());
+            .and_then(|text| file::load_alone(Path::new(file), &text).ok());
         let named = value(typed, &["--site"]).and_then(|site| site.parse().ok());
         let of_file = || config.as_ref().map(|config| config.site.clone());
         match named.or_else(of_file).or_else(only_site) {

@@ -129,7 +129,12 @@ fn read_certificates(config: &mut Config, folder: &Path) -> anyhow::Result<Optio
 
 fn scan(global: &Global, config: &Config, folder: &Path, file: &Path) -> anyhow::Result<Scan> {
     let tls = config.tls();
-    let apart = tls.map_or_else(Vec::new, |tls| certificates::apart(folder, tls));
+    let mut apart = tls.map_or_else(Vec::new, |tls| certificates::apart(folder, tls));
+    if let Some(env_file) = &config.env_file {
+        let path = folder.join(env_file);
+        apart.extend(path.canonicalize());
+        apart.push(path);
+    }
     let source = Source {
         directory: folder,
         file,

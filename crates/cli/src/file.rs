@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use gaiola_control::provider;
 use gaiola_model::Config;
-use gaiola_wire::config::{ConfigErrors, Mistake, Surroundings};
+use gaiola_wire::config::{ConfigErrors, Mistake, ReadFile, Surroundings};
 use std::path::{Path, PathBuf};
 
 /// A file is invalid.
@@ -30,15 +30,26 @@ pub(crate) fn described(path: &Path, mistakes: &[Mistake]) -> serde_json::Value 
     serde_json::json!({ "file": path.display().to_string(), "mistakes": mistakes })
 }
 
-/// Reads a site's file.
+/// Reads a site's file, and the files that it names.
 pub(crate) fn load(path: &Path, text: &str) -> anyhow::Result<Config> {
     let folder = site_folder(path)?;
+    load_with(path, text, &|named| {
+        std::fs::read_to_string(folder.join(named))
+    })
+}
+
+/// Reads a site's file for where its site is: files that it names may be missing here.
+pub(crate) fn load_alone(path: &Path, text: &str) -> anyhow::Result<Config> {
+    load_with(path, text, &|_| Ok(String::new()))
+}
+
+fn load_with(path: &Path, text: &str, read: &ReadFile<'_>) -> anyhow::Result<Config> {
+    let folder = site_folder(path)?;
     let name = folder.file_name().and_then(|name| name.to_str());
-    let read = |path: &str| std::fs::read_to_string(folder.join(path));
     let around = Surroundings {
         directory: name,
         vips: Some(provider::vips()),
-        read: Some(&read),
+        read: Some(read),
     };
     let config = gaiola_wire::config::load_in(text, &around);
     config.map_err(|errors| {
@@ -72,6 +83,18 @@ mod tests {
     use super::*;
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt as _;
+
+    #[test]
+    fn where_a_site_is_is_known_without_the_files_that_its_file_names() {
+        let text = "site = 'shop'\nenv_file = 'none.env'\n[app]\nrun = 'x'";
+        let path = Path::new("/nowhere/gaiola.toml");
+        assert_eq!(load_alone(path, text).unwrap().site.as_str(), "shop");
+        let error = load(path, text).unwrap_err().to_string();
+        assert!(
+            error.contains("`env_file` \"none.env\" cannot be read"),
+            "{error}"
+        );
+    }
 
     #[test]
     fn a_path_that_is_not_utf_8_is_described() {

@@ -21,7 +21,7 @@ pub(crate) fn check(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
     let local = Local::read(global, read(&of.file)?, of)?;
     let (config, left_out) = (&local.config, local.left_out());
     if global.json {
-        print_line!("{}", serde_json::to_string_pretty(&config)?);
+        print_line!("{}", serde_json::to_string_pretty(&without_values(config))?);
     } else if !global.quiet {
         print_line!(
             "{}: valid; site {}, {}",
@@ -32,6 +32,15 @@ pub(crate) fn check(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
         left_out.iter().for_each(|words| print_line!("{words}"));
     }
     Ok(Exit::Ok)
+}
+
+/// The configuration, with the names of its variables alone: a value may be nobody's business.
+fn without_values(config: &Config) -> Config {
+    let mut shown = config.clone();
+    for env in [&mut shown.env, &mut shown.app.env] {
+        env.values_mut().for_each(|value| *value = "***".into());
+    }
+    shown
 }
 
 /// `8 servers`, `8 servers on 3 machines, 1 spare`.

@@ -24,7 +24,7 @@ use std::fmt;
 /// ```
 /// use gaiola_core::merge::{merge, scale};
 /// # use gaiola_model::{Config, config::App};
-/// # let file = Config { site: "a".parse().unwrap(), balancer: None, web: None, app: App::new("bin/a"), database: None, drill: None, env: Default::default(), machines: None };
+/// # let file = Config { site: "a".parse().unwrap(), balancer: None, web: None, app: App::new("bin/a"), database: None, drill: None, env: Default::default(), env_file: None, machines: None };
 /// let by_hand = scale(&file, &"app=4".parse().unwrap(), None).unwrap();
 ///
 /// let mut changed = file.clone();
@@ -44,6 +44,7 @@ pub fn merge(base: &Config, mine: &Config, theirs: &Config, placed: Option<&Plac
         database: tier(&base.database, &mine.database, &theirs.database, database),
         drill: pick(&base.drill, &mine.drill, &theirs.drill),
         env: pick(&base.env, &mine.env, &theirs.env),
+        env_file: theirs.env_file.clone(),
         machines: None,
     };
     if let Some(theirs) = &theirs.machines {

@@ -48,6 +48,9 @@ pub struct Config {
     /// `[env]`: variables for every process of the site. Default: none but those that Gaiola sets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: Variables,
+    /// The file whose variables are among those of `env`, relative to the site's directory. It is no part of a release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub env_file: Option<String>,
     /// The machines that the servers stand on; `None`: the file says how many servers, and the lab provides them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machines: Option<Machines>,
@@ -64,6 +67,7 @@ impl Config {
             database: None,
             drill: None,
             env: Variables::new(),
+            env_file: None,
             machines: None,
         }
     }

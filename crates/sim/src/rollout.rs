@@ -413,6 +413,7 @@ fn config(rng: &mut fastrand::Rng) -> Config {
         database: rng.bool().then_some(database),
         drill: None,
         env: Default::default(),
+        env_file: None,
         machines: None,
     }
 }

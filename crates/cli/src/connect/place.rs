@@ -36,7 +36,7 @@ pub(crate) fn place(global: &Global, file: &Path) -> anyhow::Result<Place> {
     let config = || {
         let text = std::fs::read_to_string(file)
             .with_context(|| format!("cannot read {}", file.display()))?;
-        file::load(file, &text)
+        file::load_alone(file, &text)
     };
     let named = global.machine.clone().map(|host| vec![Host(host)]);
     let config = match &global.site {

@@ -170,6 +170,7 @@ mod tests {
             }),
             drill: None,
             env: Default::default(),
+            env_file: None,
             machines: None,
         }
     }

@@ -161,7 +161,7 @@ pub enum MachineChange {
 /// ```
 /// use gaiola_core::merge::{changes, scale};
 /// # use gaiola_model::{Config, config::App};
-/// # let old = Config { site: "a".parse().unwrap(), balancer: None, web: None, app: App::new("bin/a"), database: None, drill: None, env: Default::default(), machines: None };
+/// # let old = Config { site: "a".parse().unwrap(), balancer: None, web: None, app: App::new("bin/a"), database: None, drill: None, env: Default::default(), env_file: None, machines: None };
 /// let new = scale(&old, &"app=3".parse().unwrap(), None).unwrap();
 /// assert_eq!(changes(&old, &new)[0].to_string(), "app: servers 2 -> 3: app3 is added");
 /// ```

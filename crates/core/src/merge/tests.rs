@@ -16,6 +16,7 @@ fn whole() -> Config {
         database: Some(Database::default()),
         drill: None,
         env: Default::default(),
+        env_file: None,
         machines: None,
     }
 }
@@ -299,6 +300,7 @@ prop_compose! {
             database: database.map(|(servers, strict)| Database { servers, strict, ..Database::default() }),
             drill,
             env,
+            env_file: None,
             machines: None,
         }
     }

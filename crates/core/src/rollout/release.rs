@@ -107,7 +107,8 @@ impl RollOutStep<'_> {
     /// Whether its result applies to the current desired state.
     fn is_wanted(&self, run: &ReleaseRun) -> bool {
         let command = self.desired.config.app.release.as_ref();
-        run.release == self.release_number() && command == Some(&run.command)
+        let env = environment::wanted(self.desired, &self.plan);
+        (run.release, Some(&run.command), run.env) == (self.release_number(), command, env)
     }
 
     fn begin_run(&mut self) {

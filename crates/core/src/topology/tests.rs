@@ -38,6 +38,7 @@ fn site(balancers: u16, webs: u16, databases: u16) -> Placement {
         }),
         drill: None,
         env: Default::default(),
+        env_file: None,
         machines: None,
     };
     let release = Release {

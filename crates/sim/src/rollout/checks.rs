@@ -38,8 +38,8 @@ fn environment(placement: &Placement, number: u64) -> &Variables {
     placement.environments.get(&number).unwrap_or(&NONE)
 }
 
-/// Whatever runs finds its environment in the placement, and none is kept twice.
-fn check_environments(next: &Placement) -> Result<(), Violation> {
+/// Whatever runs finds its environment in the placement, a number in use keeps its meaning, and none is held twice.
+fn check_environments(stored: &Placement, next: &Placement) -> Result<(), Violation> {
     let held = &next.environments;
     let lost = next
         .instances
@@ -47,6 +47,16 @@ fn check_environments(next: &Placement) -> Result<(), Violation> {
         .find(|(_, placed)| placed.env != 0 && !held.contains_key(&placed.env));
     if let Some((name, _)) = lost {
         return Err(Rule::Environment.broken(format!("that of {name} is not held")));
+    }
+    let used = next.instances.iter().filter(|(name, placed)| {
+        let before = stored.instances.get(name).map(|placed| placed.env);
+        before == Some(placed.env)
+    });
+    for (name, placed) in used {
+        if environment(stored, placed.env) != environment(next, placed.env) {
+            let how = format!("that of {name} gets another meaning");
+            return Err(Rule::Environment.broken(how));
+        }
     }
     let different: BTreeSet<&Variables> = held.values().collect();
     match different.len() == held.len() {
@@ -60,7 +70,7 @@ impl World {
     pub(super) fn check_step(&mut self, next: &Placement) -> Result<(), Violation> {
         self.check_removed(next)?;
         self.check_replacement(next)?;
-        check_environments(next)?;
+        check_environments(&self.store.placement, next)?;
         self.check_capacity(next)?;
         self.check_database(next)?;
         self.check_doors(next)?;

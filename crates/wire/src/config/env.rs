@@ -6,7 +6,6 @@ use crate::file::value::Wrong;
 use crate::file::{At, Mistakes, Section, shown};
 use gaiola_model::config::Variables;
 use std::io;
-use std::ops::Range;
 
 /// Set for every process by Gaiola itself.
 const OURS: [&str; 5] = ["HOST", "PORT", "INSTANCE", "RELEASE", "SITE"];
@@ -16,22 +15,24 @@ const OF_DATABASE: [&str; 2] = ["DATABASE_URL", "DATABASE_REPLICA_URL"];
 const RESERVED: &str = "GAIOLA_";
 /// The longest value in bytes: the kernel takes strings of 128 KiB.
 const LONGEST: usize = 32 << 10;
-/// The most bytes of all variables of a section: every agent holds them, and the store several sets of them.
+/// The most bytes of all variables of an instance, as JSON: every agent holds them, and the store, whose documents are bounded, several sets of
+/// them.
 const MOST: usize = 64 << 10;
 
-/// Variables for every process of the site: those of `env_file`, and of `[env]` above them.
+/// The file that `env_file` names, and the variables for every process of the site: those of it, and of `[env]` above them.
 pub(super) fn of_site(
     root: &Section<'_>,
     around: &Surroundings<'_>,
     has_database: bool,
     mistakes: &mut Mistakes<'_>,
-) -> Variables {
-    let mut found = of_file(root, around, has_database, mistakes);
+) -> (Option<String>, Variables) {
+    let file = root.string("env_file", mistakes);
+    let of_file = file
+        .as_ref()
+        .map(|file| of_file(file, around, has_database, mistakes));
+    let mut found = of_file.unwrap_or_default();
     found.extend(of_table(root, "env", has_database, mistakes));
-    let span = root
-        .value_span("env")
-        .or_else(|| root.value_span("env_file"));
-    bounded(found, span, mistakes)
+    (file.map(|file| file.value), found)
 }
 
 /// Variables for the app tier alone.
@@ -40,8 +41,7 @@ pub(super) fn of_app(
     has_database: bool,
     mistakes: &mut Mistakes<'_>,
 ) -> Variables {
-    let found = of_table(section, "app.env", has_database, mistakes);
-    bounded(found, section.value_span("env"), mistakes)
+    of_table(section, "app.env", has_database, mistakes)
 }
 
 /// Those of the table `env`, which is a section of this kind.
@@ -74,53 +74,66 @@ fn of_table(
     found
 }
 
-/// Those of the file that `env_file` names. Its mistakes are reported at that key, each with its own line.
+/// Those of a file. Its mistakes are reported where it is named, each with its own line.
 fn of_file(
-    root: &Section<'_>,
+    At { value: path, span }: &At<String>,
     around: &Surroundings<'_>,
     has_database: bool,
     mistakes: &mut Mistakes<'_>,
 ) -> Variables {
     let mut found = Variables::new();
-    let Some(At { value: path, span }) = root.string("env_file", mistakes) else {
-        return found;
-    };
-    let read = around.read.map(|read| read(&path));
+    let read = around.read.map(|read| read(path));
     let text = match read.unwrap_or_else(|| Err(io::ErrorKind::Unsupported.into())) {
-        Ok(text) => text,
+        Ok(text) => text.replace("\r\n", "\n"),
         Err(error) => {
             let hint = "name a file of lines NAME=value, relative to this file's directory";
-            let what = format!("`env_file` {} cannot be read: {error}", shown(&path));
-            mistakes.add(&span, what, hint);
+            let what = format!("`env_file` {} cannot be read: {error}", shown(path));
+            mistakes.add(span, what, hint);
             return found;
         }
     };
     for Entry { line, entry } in env_file::entries(&text) {
         let checked = entry.and_then(|(name, value)| {
-            let named = |(what, hint)| (format!("{} {what}", shown(&name)), hint);
+            let named = |(what, hint)| (format!("{} {what}", quotable(&name)), hint);
             name_of(&name, has_database).map_err(named)?;
             value_of(&value).map_err(named)?;
-            Ok((name, value))
+            match found.contains_key(&name) {
+                true => Err((
+                    format!("{} is set twice", shown(&name)),
+                    "leave one of them out".into(),
+                )),
+                false => Ok((name, value)),
+            }
         });
         match checked {
             Ok((name, value)) => _ = found.insert(name, value),
             Err((what, hint)) => {
-                mistakes.add(&span, format!("{} line {line}: {what}", shown(&path)), hint);
+                mistakes.add(span, format!("{} line {line}: {what}", shown(path)), hint);
             }
         }
     }
     found
 }
 
-fn bounded(found: Variables, span: Option<Range<usize>>, mistakes: &mut Mistakes<'_>) -> Variables {
-    let sizes = found.iter().map(|(name, value)| name.len() + value.len());
-    let bytes: usize = sizes.sum();
+/// A name that is wrong, unless it is none at all: it may be the end of somebody's key.
+fn quotable(name: &str) -> String {
+    let is_near = |sign: char| sign.is_ascii_alphanumeric() || "_.- ".contains(sign);
+    match name.len() <= 40 && name.chars().all(is_near) {
+        true => shown(name),
+        false => "what is before `=`".into(),
+    }
+}
+
+/// Reports more variables than the site's documents have room for.
+pub(super) fn bound(all: &Variables, root: &Section<'_>, mistakes: &mut Mistakes<'_>) {
+    let bytes = serde_json::to_string(all).map_or(usize::MAX, |text| text.len());
     if bytes > MOST {
-        let what = format!("these variables are {bytes} bytes");
+        let span = root.key_span("env_file").or_else(|| root.key_span("env"));
+        let what =
+            format!("the variables of an instance are {bytes} bytes in the site's documents");
         let hint = format!("they are {MOST} at most: put what is long into a file of the site");
         mistakes.add(&span.unwrap_or(0..0), what, hint);
     }
-    found
 }
 
 fn name_of(name: &str, has_database: bool) -> Result<(), Wrong> {
@@ -135,7 +148,7 @@ fn name_of(name: &str, has_database: bool) -> Result<(), Wrong> {
     if OURS.contains(&name) {
         return wrong(
             "is set by Gaiola, for each process",
-            "leave it out (docs/app.md)",
+            "leave it out (docs/file.md)",
         );
     }
     if has_database && OF_DATABASE.contains(&name) {

@@ -50,13 +50,14 @@ fn entry(text: &str) -> (Result<(String, String), Wrong>, &str) {
         .strip_prefix("export")
         .filter(|rest| rest.starts_with([' ', '\t']));
     let name = exported.unwrap_or(name).trim().to_owned();
+    let whole = value;
     let value = value.trim_start();
     let Some(quote) = value
         .chars()
         .next()
         .filter(|first| ['"', '\''].contains(first))
     else {
-        return (Ok((name, unquoted(value))), after);
+        return (Ok((name, unquoted(whole))), after);
     };
     // It may go on after the first line, whose end it is.
     let quoted = &text[first.len() - value.len() + 1..];
@@ -81,7 +82,7 @@ fn entry(text: &str) -> (Result<(String, String), Wrong>, &str) {
 fn unquoted(value: &str) -> String {
     let comment = value
         .char_indices()
-        .find(|&(at, sign)| sign == '#' && (at == 0 || value[..at].ends_with([' ', '\t'])));
+        .find(|&(at, sign)| sign == '#' && value[..at].ends_with([' ', '\t']));
     value[..comment.map_or(value.len(), |(at, _)| at)]
         .trim()
         .into()
@@ -121,8 +122,8 @@ mod tests {
 
     #[test]
     fn values_are_read_as_such_files_write_them() {
-        let text = "# the shop\n\nexport TZ=Europe/Lisbon\r\n A = b c  # d\nURL=http://x/#top\nEMPTY=\n\
-             SINGLE='a \\n $b \"' # said\nDOUBLE=\"a\\n\\\"b\\\" \\$c \\d\"\nKEY=\"one\ntwo\"\nLAST=1";
+        let text = "# the shop\n\nexport TZ=Europe/Lisbon\r\n A = b c  # d\nURL=http://x/#top\nEMPTY= # none\n\
+             SINGLE='a \\n $b \"' # said\nDOUBLE=\"a\\n\\\"b\\\" \\$c \\d\"\nKEY=\"one\ntwo\"\nLAST=#1";
         let all = [
             (3, "TZ", "Europe/Lisbon"),
             (4, "A", "b c"),
@@ -131,7 +132,7 @@ mod tests {
             (7, "SINGLE", "a \\n $b \""),
             (8, "DOUBLE", "a\n\"b\" $c \\d"),
             (9, "KEY", "one\ntwo"),
-            (11, "LAST", "1"),
+            (11, "LAST", "#1"),
         ];
         let all = all.map(|(line, name, value)| (line, Ok((name.into(), value.into()))));
         assert_eq!(read(text), all);

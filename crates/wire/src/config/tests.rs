@@ -85,10 +85,12 @@ fn surroundings() -> Surroundings<'static> {
             taken: vec![(servers, "is a server's".into())],
             example: [10, 77, 0, 100].into(),
         }),
-        read: Some(&|path| match path {
+        read: Some(&|path| {
+            match path {
             "shop.env" => Ok("TZ=UTC\nMODE=live\n".into()),
-            "wrong.env" => Ok("# all of it\nPORT=1\nMODE\n".into()),
+            "wrong.env" => Ok("# all of it\nPORT=1\nMODE\nA=1\nA=2\nMIIEvgIBADANBg/kqhkiG9w0BAQEFAASCBKgwggSkAgEAAoIBAQ==\n".into()),
             _ => Err(io::ErrorKind::NotFound.into()),
+        }
         }),
     }
 }
@@ -172,6 +174,7 @@ fn every_key_is_read() {
             ("THREADS", "4"),
             ("TZ", "Europe/Lisbon"),
         ]),
+        env_file: None,
         machines: None,
     };
     let all = [

@@ -119,6 +119,7 @@ pub(super) fn config(
     }
     let has_database = root.has("database");
     let balancer = sections.tier(Tier::Balancer);
+    let (env_file, env) = env::of_site(root, around, has_database, mistakes);
     let mut config = Config {
         site,
         balancer: balancer.map(|section| balancer_of(section, around, machines.as_ref(), mistakes)),
@@ -126,9 +127,11 @@ pub(super) fn config(
         app: app(root, sections.tier(Tier::App), has_database, mistakes),
         database: (sections.tier(Tier::Database)).map(|section| database(section, mistakes)),
         drill: drill.map(|section| drill_of(&section, mistakes)),
-        env: env::of_site(root, around, has_database, mistakes),
+        env,
+        env_file,
         machines: None,
     };
+    env::bound(&config.app_env(), root, mistakes);
     match machines {
         Some(machines) => config.set_machines(machines),
         None => {

@@ -393,12 +393,12 @@ env = { RELEASE = "1", FINE = "" }
     let expected = [
         format!(r#"3:1: "1ST" is not the name of a variable; {name}"#),
         format!(r#"4:1: "MY KEY" is not the name of a variable; {name}"#),
-        r#"5:1: "PORT" is set by Gaiola, for each process; leave it out (docs/app.md)"#.into(),
+        r#"5:1: "PORT" is set by Gaiola, for each process; leave it out (docs/file.md)"#.into(),
         r#"6:1: "GAIOLA_X" is kept for Gaiola; take a name that does not begin with `GAIOLA_`"#
             .into(),
         r#"7:8: `LIST` is a list, but must be a string; write it as LIST = "...""#.into(),
         "8:7: `NUL` has a NUL in it; the system ends a variable there: leave it out".into(),
-        r#"12:9: "RELEASE" is set by Gaiola, for each process; leave it out (docs/app.md)"#.into(),
+        r#"12:9: "RELEASE" is set by Gaiola, for each process; leave it out (docs/file.md)"#.into(),
     ];
     assert_eq!(said(text), expected);
     let with_database = said(&format!("{text}[database]\n"));
@@ -415,7 +415,7 @@ env = { RELEASE = "1", FINE = "" }
     let half = "x".repeat(32_000);
     let three = format!("env = {{ A = '{half}', B = '{half}', C = '{half}' }}");
     assert!(
-        said_of_app(&three).contains("these variables are 96003 bytes; they are 65536 at most")
+        said_of_app(&three).contains("the variables of an instance are 96022 bytes in the site's documents; they are 65536 at most")
     );
 }
 
@@ -427,8 +427,10 @@ fn mistakes_of_a_file_of_variables_have_its_lines() {
         ))
     };
     let expected = [
-        r#"2:12: "wrong.env" line 2: "PORT" is set by Gaiola, for each process; leave it out (docs/app.md)"#,
+        r#"2:12: "wrong.env" line 2: "PORT" is set by Gaiola, for each process; leave it out (docs/file.md)"#,
         r#"2:12: "wrong.env" line 3: has no `=`; write it as NAME=value"#,
+        r#"2:12: "wrong.env" line 5: "A" is set twice; leave one of them out"#,
+        r#"2:12: "wrong.env" line 6: what is before `=` is not the name of a variable; it has letters, digits and `_`, and does not begin with a digit"#,
     ];
     assert_eq!(with("wrong.env"), expected);
     let missing = r#"2:12: `env_file` "none.env" cannot be read: entity not found; name a file of lines NAME=value, relative to this file's directory"#;
