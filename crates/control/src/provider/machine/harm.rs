@@ -164,6 +164,12 @@ pub fn in_force() -> Option<Target> {
     Active::read().map(|active| active.harm.target)
 }
 
+/// Servers of this machine that a drill has stopped, and starts again.
+pub(super) fn stopped() -> BTreeSet<ServerName> {
+    let active = Active::read().filter(|active| !active.killed().is_empty());
+    active.map_or_else(BTreeSet::new, |active| active.servers)
+}
+
 /// Does a harm. What is not over at once ends with [`undo`], and by itself.
 ///
 /// # Errors

@@ -1,9 +1,9 @@
 //! Follows the placement: starts the servers that stand on this machine, takes away those that do not any more.
 
-use super::boot;
 use super::prepare::{PrepareError, prepare};
 use super::units::UnitError;
 use super::{Machine, remove_file};
+use super::{boot, harm};
 use crate::provider::folder::remove;
 use gaiola_agent::state::{Boot, Order};
 use gaiola_core::machines::{self, Step};
@@ -190,6 +190,8 @@ async fn look(machine: &Machine) {
         let held = machine.held.borrow();
         held.on.union(&held.off).copied().collect()
     };
+    // A drill's victims were not stopped by hand. It may end or begin while systemd is asked.
+    let mut harmed = harm::stopped();
     let running = match machine.units.running(&known).await {
         Ok(running) => running,
         Err(error) => {
@@ -197,13 +199,14 @@ async fn look(machine: &Machine) {
             return tracing::warn!(error, "cannot learn which servers are on");
         }
     };
+    harmed.extend(harm::stopped());
     for server in known {
         let (was_on, is_busy) = {
             let held = machine.held.borrow();
             (held.on.contains(&server), held.busy.contains(&server))
         };
         match (was_on, running.contains(&server)) {
-            _ if is_busy => {}
+            _ if is_busy || harmed.contains(&server) => {}
             (true, false) => was_stopped(machine, server).await,
             (false, true) => was_started(machine, server),
             _ => {}
