@@ -21,9 +21,9 @@ use tokio::io::unix::AsyncFd;
 /// let ticks = Ticks::every(Duration::from_millis(1))?;
 /// ticks.next().await?;
 /// ticks.next().await?;
-/// # Ok(())
-/// # })
-/// # as std::io::Result<()>
+/// # Ok::<(), std::io::Error>(())
+/// # })?;
+/// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
 pub struct Ticks(AsyncFd<OwnedFd>);
