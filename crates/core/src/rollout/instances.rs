@@ -6,7 +6,9 @@
 use super::environment;
 use super::{MAX_CRASHES, READY_DEADLINE, RollOutStep};
 use crate::topology::{self, TrafficTarget};
-use gaiola_model::placement::{Encryption, InstanceState, Phase, PlacedInstance, Template};
+use gaiola_model::placement::{
+    Encryption, InstanceState, Phase, PlacedInstance, ReleaseNumber, Template,
+};
 use gaiola_model::{Desired, InstanceName, Placement, Revision, ServerName, Tier};
 
 /// What every instance runs once the desired state is reached.
@@ -57,24 +59,26 @@ fn restart(desired: &Desired, server: ServerName) -> u64 {
     desired.restarts.get(&server).copied().unwrap_or_default()
 }
 
-/// Whether an instance runs what the template says, since the last requested restart. A different health path alone
+/// What makes the process of an instance another one: its release, command, database, place and environment. A different health path alone
 /// needs no new process.
+type Process<'a> = (ReleaseNumber, &'a str, bool, bool, u64);
+
+fn process_of(it: &Template) -> Process<'_> {
+    (it.release, &it.run, it.database, it.encrypted, it.env)
+}
+
+fn placed_process(it: &PlacedInstance) -> Process<'_> {
+    (it.release, &it.run, it.database, it.encrypted, it.env)
+}
+
+/// Whether an instance runs what the template says, since the last requested restart.
 pub(super) fn is_of(
     template: &Template,
     desired: &Desired,
     name: InstanceName,
     placed: &PlacedInstance,
 ) -> bool {
-    let Template {
-        release,
-        run,
-        database,
-        encrypted,
-        env,
-        ..
-    } = template;
-    (placed.release, &placed.run) == (*release, run)
-        && (placed.database, placed.encrypted, placed.env) == (*database, *encrypted, *env)
+    placed_process(placed) == process_of(template)
         && placed.restart >= restart(desired, name.server)
 }
 
@@ -249,15 +253,8 @@ impl RollOutStep<'_> {
     /// Whether the template being started ran well before.
     fn is_known_good(&self) -> bool {
         let template = self.plan_template();
-        let same = |good: &Template| {
-            let held = |template: &Template| {
-                (template.release, &template.run) == (good.release, &good.run)
-                    && (template.database, template.encrypted) == (good.database, good.encrypted)
-                    && template.env == good.env
-            };
-            template.as_ref().is_some_and(held)
-        };
-        self.plan.good.as_ref().is_some_and(same)
+        let both = template.as_ref().zip(self.plan.good.as_ref());
+        both.is_some_and(|(template, good)| process_of(template) == process_of(good))
     }
 
     /// Whether every proxy has the current placement and all started instances serve. One that never will ends the

@@ -80,7 +80,7 @@ impl Workers {
     /// Accepts and reads everything that is ready.
     pub(super) fn read(&mut self, now: Time) {
         let marks = self.marks();
-        // New ones first: an old proxy closes its connections as soon as the new one's workers have beaten.
+        // New ones first, to be read with the others: an old proxy closes its connections as soon as the new one's workers have beaten.
         if marks.contains(&LISTENER) {
             self.accept(now);
         }
@@ -147,9 +147,7 @@ impl Workers {
                     line,
                     is_quiet: false,
                 };
-                let id = ConnectionId(self.next);
-                self.connections.insert(id, connection);
-                self.read_one(now, id);
+                self.connections.insert(ConnectionId(self.next), connection);
             }
         }
     }
@@ -234,18 +232,27 @@ impl Connection {
 mod tests {
     use super::*;
     use std::io::Write as _;
+    use tempfile::TempDir;
 
     fn at(ms: u64) -> Time {
         Time::from_start(Duration::from_millis(ms))
     }
 
+    fn listening() -> (TempDir, Workers) {
+        let folder = tempfile::tempdir().unwrap();
+        let workers = Workers::listen(folder.path()).unwrap();
+        (folder, workers)
+    }
+
+    fn connect(folder: &TempDir) -> UnixStream {
+        UnixStream::connect(folder.path().join("keeper.sock")).unwrap()
+    }
+
     #[test]
     fn an_end_does_not_overtake_the_heartbeats_before_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut workers = Workers::listen(folder.path()).unwrap();
-        let connect = || UnixStream::connect(folder.path().join("keeper.sock")).unwrap();
-        let old = connect();
-        let mut new = connect();
+        let (folder, mut workers) = listening();
+        let old = connect(&folder);
+        let mut new = connect(&folder);
         new.write_all(b"worker 0 of 1\n").unwrap();
         workers.read(at(1000));
         assert!(workers.verdict(at(1000)).is_err(), "it has not beaten yet");
@@ -257,9 +264,8 @@ mod tests {
 
     #[test]
     fn a_heartbeat_that_waits_is_read_before_its_worker_is_judged() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut workers = Workers::listen(folder.path()).unwrap();
-        let mut worker = UnixStream::connect(folder.path().join("keeper.sock")).unwrap();
+        let (folder, mut workers) = listening();
+        let mut worker = connect(&folder);
         worker.write_all(b"worker 0 of 1\n.").unwrap();
         workers.read(at(1000));
         workers.read(at(1160));
@@ -270,9 +276,8 @@ mod tests {
 
     #[test]
     fn heartbeats_wake_nobody_and_an_end_does() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut workers = Workers::listen(folder.path()).unwrap();
-        let mut worker = UnixStream::connect(folder.path().join("keeper.sock")).unwrap();
+        let (folder, mut workers) = listening();
+        let mut worker = connect(&folder);
         worker.write_all(b"worker 0 of 1\n.").unwrap();
         workers.read(at(1000));
         worker.write_all(b".").unwrap();
