@@ -13,6 +13,9 @@ pub trait Stage {
     /// Runs `gaiola ARGS` beside the site's file.
     fn gaiola(&self, args: &[&str]) -> Ran;
 
+    /// The same, with this on its standard input.
+    fn gaiola_given(&self, input: &str, args: &[&str]) -> Ran;
+
     /// Replaces text in the site's file.
     fn edit(&self, from: &str, to: &str);
 
@@ -56,12 +59,16 @@ impl dyn Stage + '_ {
 type Scenario = fn(&dyn Stage);
 
 /// All of them, in the order in which they are played.
-const ALL: [(&str, Scenario); 9] = [
+const ALL: [(&str, Scenario); 10] = [
     ("a second up changes nothing", changes_nothing),
     ("a tier is scaled", scales),
     ("servers are drained", drains),
     ("a release rolls through", releases),
     ("another environment replaces the instances", sets),
+    (
+        "secrets reach the instances and nothing else",
+        keeps_secrets,
+    ),
     ("a release that cannot start is given up", gives_up),
     ("commands reach the servers", reaches),
     ("what cannot be done is said", refuses),
@@ -131,23 +138,64 @@ fn releases(stage: &dyn Stage) {
     }
 }
 
-fn sets(stage: &dyn Stage) {
+/// The environment of an instance on app1.
+fn environment(stage: &dyn Stage) -> Ran {
     let of_instance = "tr '\\0' '\\n' < /proc/$(pgrep -x guestbook | head -n 1)/environ";
-    let environment = || stage.gaiola(&["exec", "app1", "--", "sh", "-c", of_instance]);
+    stage.gaiola(&["exec", "app1", "--", "sh", "-c", of_instance])
+}
+
+fn sets(stage: &dyn Stage) {
     stage.edit("[app]\n", "[env]\nCOLOUR = \"red\"\nSHAPE = 4\n[app]\n");
     let planned =
         "app: the environment changes (COLOUR, SHAPE added): instances are replaced one at a time";
     stage.gaiola(&["plan"]).expect(0, &[planned]);
     let seen = stage.under_load(&mut || _ = stage.up().expect(0, &[]));
     seen.assert_nothing_failed();
-    environment().expect(0, &["COLOUR=red", "SHAPE=4"]);
-    stage.edit("COLOUR = \"red\"\nSHAPE = 4\n", "");
+    environment(stage).expect(0, &["COLOUR=red", "SHAPE=4"]);
+    stage.edit("[env]\nCOLOUR = \"red\"\nSHAPE = 4\n", "");
     stage.up().expect(0, &[]);
-    let ran = environment();
+    let ran = environment(stage);
     assert!(
         !ran.stdout.contains("COLOUR") && ran.stdout.contains("PORT="),
         "{ran:#?}"
     );
+    stage.is_whole();
+}
+
+fn keeps_secrets(stage: &dyn Stage) {
+    let set = |value: &str| stage.gaiola_given(value, &["secret", "set", "TOKEN"]);
+    set("s3cret-one\n").expect(0, &["no variable refers to it yet"]);
+    stage.edit("[app]\n", "[env]\nAPI = \"x-{secret.NONE}\"\n[app]\n");
+    let missing = "`API` refers to the secret NONE, which is not there";
+    stage.gaiola(&["check"]).expect(3, &[missing]);
+    stage.up().expect(3, &[missing]);
+    stage.edit("{secret.NONE}", "{secret.TOKEN}");
+    let seen = stage.under_load(&mut || _ = stage.up().expect(0, &[]));
+    seen.assert_nothing_failed();
+    environment(stage).expect(0, &["API=x-s3cret-one"]);
+    let seen = stage.under_load(&mut || _ = set("s3cret-two").expect(0, &[]));
+    seen.assert_nothing_failed();
+    environment(stage).expect(0, &["API=x-s3cret-two"]);
+    set("s3cret-two").expect(0, &["nothing to change"]);
+    let unset = || stage.gaiola(&["secret", "unset", "TOKEN"]);
+    unset().expect(1, &["TOKEN is used by API"]);
+    for shows in [
+        &["secret", "list"][..],
+        &["secret", "list", "--json"],
+        &["status", "--json"],
+        &["events", "--last", "200"],
+        &["check", "--json"],
+    ] {
+        let ran = stage.gaiola(shows);
+        assert!(
+            ran.code == 0 && !ran.stdout.contains("s3cret"),
+            "{shows:?}: {ran:#?}"
+        );
+    }
+    stage.edit("[env]\nAPI = \"x-{secret.TOKEN}\"\n", "");
+    stage.up().expect(0, &[]);
+    unset().expect(0, &[]);
+    unset().expect(2, &["there is no secret TOKEN"]);
     stage.is_whole();
 }
 
@@ -163,6 +211,16 @@ fn gives_up(stage: &dyn Stage) {
 fn reaches(stage: &dyn Stage) {
     let ran = stage.gaiola(&["exec", "app1", "--", "sh", "-c", "echo here; exit 7"]);
     assert_eq!((ran.code, ran.stdout.trim()), (7, "here"), "{ran:#?}");
+    let one_off =
+        "test -x bin/guestbook && echo $INSTANCE of $SITE with ${DATABASE_URL%%:*}; exit 7";
+    let ran = stage.gaiola(&["run", "--", "sh", "-c", one_off]);
+    let said = ran.stdout.trim();
+    assert!(
+        ran.code == 7 && said.starts_with("run of ") && said.ends_with(" with postgres"),
+        "{ran:#?}"
+    );
+    let ran = stage.gaiola_given("echo $INSTANCE\n", &["run"]);
+    assert_eq!((ran.code, ran.stdout.trim()), (0, "run"), "{ran:#?}");
     stage
         .gaiola(&["logs", "-n", "app1"])
         .expect(0, &["serves on"]);
@@ -176,6 +234,7 @@ fn refuses(stage: &dyn Stage) {
         (&["drain", "web9"][..], "web9"),
         (&["scale", "cache=2"], "cache"),
         (&["exec", "db9", "--", "true"], "db9"),
+        (&["run", "-n", "db1", "--", "true"], "db1"),
         (&["drill", "kill", "web9"], "web9"),
         (&["roll", "web9", "--", "true"], "web9"),
     ];

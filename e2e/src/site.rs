@@ -16,7 +16,7 @@ use gaiola_net::client::{Client, HeaderName, HeaderValue, Request, Target};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Seek as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -198,6 +198,13 @@ impl Site {
     #[track_caller]
     pub fn gaiola(&self, args: &[&str]) -> Ran {
         run(self.command(args), COMMAND_LIMIT)
+    }
+
+    /// The same, with this on its standard input.
+    pub fn gaiola_given(&self, given: &str, args: &[&str]) -> Ran {
+        let mut command = self.command(args);
+        command.stdin(input(given));
+        run(command, COMMAND_LIMIT)
     }
 
     /// Runs `gaiola ARGS` in a new mount namespace, which `prepare` (a shell command, run by root) has changed.
@@ -517,6 +524,14 @@ fn is_called(process: &Process, name: &str) -> bool {
 
 /// Runs a command to its end, and kills it if it takes longer than `limit`.
 #[track_caller]
+/// A standard input that holds this.
+pub(crate) fn input(text: &str) -> Stdio {
+    let mut file = tempfile::tempfile().expect("a temporary file");
+    file.write_all(text.as_bytes()).expect("it is ours");
+    file.rewind().expect("it is a file");
+    file.into()
+}
+
 pub(crate) fn run(mut command: Command, limit: Duration) -> Ran {
     let child = command
         .stdout(Stdio::piped())

@@ -12,6 +12,7 @@ fuzz_target!(|text: &str| {
         directory: Some("site"),
         vips: None,
         read: Some(&read),
+        secrets: None,
     };
     match load_in(text, &around) {
         Ok(config) => {

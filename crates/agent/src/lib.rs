@@ -8,6 +8,7 @@
 pub mod engine;
 pub mod init;
 pub mod keeper;
+pub mod one_off;
 pub mod relay;
 pub mod state;
 
@@ -19,6 +20,7 @@ mod balancer;
 mod changes;
 mod conductor;
 mod database;
+mod environment;
 mod instances;
 mod logs;
 mod metrics;
@@ -38,6 +40,7 @@ mod troubles;
 use crate::state::{Boot, Order, read_document};
 use balancer::Balancer;
 use database::Database;
+use environment::Environments;
 use gaiola_core::members::Fate;
 use gaiola_core::topology::{self, Paths};
 use gaiola_model::event::{Event, Severity, Subject};
@@ -51,7 +54,7 @@ use gaiola_store::view::{self, Keys, View};
 use gaiola_store::{Settings, Store, etcd};
 use instances::{InstanceAnswers, PollTarget};
 use metrics::Figures;
-use plan::DatabaseUrls;
+use plan::{DatabaseUrls, Given};
 use relay::RelayThread;
 use std::collections::BTreeMap;
 use std::io;
@@ -124,6 +127,8 @@ struct Agent {
     save_at: Instant,
     store: Store,
     urls: Option<DatabaseUrls>,
+    /// Those of the order.
+    environments: Environments,
     etcd: Result<etcd::Program, etcd::ProgramError>,
     supervisor: Supervisor,
     ended: mpsc::UnboundedReceiver<Ended>,
@@ -173,6 +178,7 @@ impl Agent {
         Ok(Self {
             program: own_program()?,
             urls: database::urls(&boot),
+            environments: Environments::open(&boot, &order.placement),
             etcd: etcd::find(),
             balancer: (boot.server.tier == Tier::Balancer).then(|| Balancer::new(boot.clone())),
             database: (boot.server.tier == Tier::Database)
@@ -291,6 +297,7 @@ impl Agent {
         if offered.placement.incarnation != self.order.placement.incarnation {
             self.saved = Revision(0);
         }
+        self.environments = Environments::open(&self.boot, &offered.placement);
         self.order = Rc::new(offered);
         self.save_at = Instant::now();
     }
@@ -376,8 +383,7 @@ impl Agent {
 
     fn wanted(&self, order: &Order) -> BTreeMap<String, WantedProcess> {
         let mut wanted = if order.placement.servers.contains_key(&self.boot.server) {
-            let urls = self.urls.as_ref();
-            plan::wanted(&self.boot, &order.placement, urls, &self.program)
+            plan::wanted(self.given(), &order.placement, &self.program)
         } else {
             BTreeMap::new()
         };
@@ -393,10 +399,19 @@ impl Agent {
         }
         let run = plan::ordered_run(&self.boot, &order.placement);
         if let Some(run) = run.filter(|run| self.may_run_release(run)) {
-            let command = plan::release_run(&self.boot, &order.placement, run, self.urls.as_ref());
+            let command = plan::release_run(self.given(), run);
             wanted.insert(plan::release_run_name(run), command);
         }
         wanted
+    }
+
+    /// What the site's processes get from this server.
+    fn given(&self) -> Given<'_> {
+        Given {
+            boot: &self.boot,
+            urls: self.urls.as_ref(),
+            environments: &self.environments,
+        }
     }
 
     fn paths(&self) -> Paths {

@@ -1,6 +1,6 @@
 //! The logs of a server's processes: searched for reasons, and kept from filling the disk.
 
-use super::secrets;
+use super::secrets::Hidden;
 use gaiola_core::cause;
 use gaiola_store::etcd;
 use std::fs::{File, OpenOptions};
@@ -54,10 +54,10 @@ impl Keeper {
         self.trouble.clone()
     }
 
-    /// The line that gives the reason why a process ended, as `: LINE` without the secrets of its command; empty without
+    /// The line that gives the reason why a process ended, as `: LINE` without secrets; empty without
     /// output.
-    pub(super) fn cause(&self, process: &str, command: &str) -> String {
-        let text = self.tail(process, command);
+    pub(super) fn cause(&self, process: &str, hidden: Hidden<'_>) -> String {
+        let text = self.tail(process, hidden);
         if let Some(words) = etcd::last_words(&text).filter(|_| process == "etcd") {
             return format!(": {words}");
         }
@@ -67,9 +67,9 @@ impl Keeper {
     }
 
     /// The last lines that a process wrote, as `: LINES`, preceded by the one that gives the reason if that is further up;
-    /// empty without output. The secrets of its command are hidden.
-    pub(super) fn end(&self, process: &str, command: &str) -> String {
-        let text = self.tail(process, command);
+    /// empty without output. Secrets are hidden.
+    pub(super) fn end(&self, process: &str, hidden: Hidden<'_>) -> String {
+        let text = self.tail(process, hidden);
         let mut lines: Vec<&str> = text
             .lines()
             .rev()
@@ -89,10 +89,10 @@ impl Keeper {
     }
 
     /// The end of a log. Secrets are hidden before anything is cut out of it, since a part of one would not be recognized.
-    fn tail(&self, process: &str, command: &str) -> String {
+    fn tail(&self, process: &str, hidden: Hidden<'_>) -> String {
         let file = self.folder.join(format!("{process}.log"));
         let text = read_tail(&file, SEARCHED).unwrap_or_default();
-        secrets::hide(command, &text)
+        hidden.from(&text)
     }
 }
 
@@ -171,13 +171,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("app1.1.log"), "one\nno such table\n\n").unwrap();
         let keeper = Keeper::new(folder.path().into());
-        assert_eq!(keeper.cause("app1.1", ""), ": no such table");
-        assert_eq!(keeper.cause("app1.2", ""), "");
+        assert_eq!(keeper.cause("app1.1", Hidden::default()), ": no such table");
+        assert_eq!(keeper.cause("app1.2", Hidden::default()), "");
         let steps = "    at step (/app.js:1:1)\n".repeat(200);
         let tail = format!("Error: no database\n{steps}\nNode.js v20.20.2\n");
         std::fs::write(folder.path().join("release-1-1.log"), tail).unwrap();
-        assert_eq!(keeper.cause("release-1-1", ""), ": Error: no database");
-        let end = keeper.end("release-1-1", "");
+        assert_eq!(
+            keeper.cause("release-1-1", Hidden::default()),
+            ": Error: no database"
+        );
+        let end = keeper.end("release-1-1", Hidden::default());
         assert!(end.starts_with(": Error: no database | ") && end.ends_with("| Node.js v20.20.2"));
     }
 
@@ -185,14 +188,14 @@ mod tests {
     fn a_secret_is_hidden_before_the_reason_is_cut() {
         let folder = tempfile::tempdir().unwrap();
         let keeper = Keeper::new(folder.path().into());
-        let command = "PW='two secret words' bin/migrate";
+        let hidden = Hidden {
+            command: "PW='two secret words' bin/migrate",
+            secrets: &[],
+        };
         let logged = |before: usize| {
             let text = format!("Error: {}two secret words\n", "x".repeat(before));
             std::fs::write(folder.path().join("app1.1.log"), text).unwrap();
-            [
-                keeper.cause("app1.1", command),
-                keeper.end("app1.1", command),
-            ]
+            [keeper.cause("app1.1", hidden), keeper.end("app1.1", hidden)]
         };
         // At one of these lengths the reason's last character falls inside the secret.
         for before in 270..300 {

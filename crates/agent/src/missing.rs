@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 impl Agent {
-    /// Takes instances out whose release is not here. One that runs stays as it is.
+    /// Takes instances out whose release is not here, or whose environment cannot be read. One that runs stays as it is.
     pub(super) fn withhold(
         &self,
         wanted: &mut BTreeMap<String, WantedProcess>,
@@ -20,7 +20,8 @@ impl Agent {
         let here = placement.instances.iter();
         let here = here.filter(|(name, _)| name.server == self.boot.server);
         for (name, placed) in here {
-            if is_here(&self.boot, placement, placed.release) {
+            let is_open = self.environments.is_open(placed.env);
+            if is_open && is_here(&self.boot, placement, placed.release) {
                 continue;
             }
             let name = name.to_string();
@@ -72,6 +73,16 @@ impl Agent {
     pub(super) fn lacking_files(&self, served: Option<&ProxyFiles>) -> LackingFiles {
         let wanted = topology::files_wanted(&self.order.placement, self.boot.server);
         topology::files_lacking(&wanted, served.unwrap_or(&ProxyFiles::default()))
+    }
+
+    /// Why environments of what should run here cannot be read.
+    pub(super) fn closed_environments(&self, order: &Order) -> Option<String> {
+        let here = order.placement.instances.iter();
+        let here = here.filter(|(name, _)| name.server == self.boot.server);
+        let run = self.ordered_run(order).map(|run| run.env);
+        let mut all = here.map(|(_, placed)| placed.env).chain(run);
+        let why = all.find_map(|number| self.environments.why_closed(number))?;
+        Some(format!("{why}; what needs it waits"))
     }
 
     /// What is withheld, in words.
@@ -155,6 +166,7 @@ mod tests {
             database_user: None,
             site_user: None,
             keeper_key: None,
+            sealing_key: None,
             program: None,
             path: String::new(),
             disk: None,

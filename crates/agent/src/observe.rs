@@ -5,6 +5,7 @@ use super::balancer::Balancer;
 use super::database::Database;
 use super::instances::{InstanceAnswers, PollTarget};
 use super::metrics::Figures;
+use super::secrets::Hidden;
 use super::supervisor::Condition;
 use crate::state::Order;
 use gaiola_core::topology;
@@ -107,7 +108,11 @@ impl Agent {
             },
             Condition::Starting => (InstanceState::Starting, "is being started".into()),
             Condition::Down(why) => {
-                let cause = self.logs.cause(&process, &placed.run);
+                let hidden = Hidden {
+                    command: &placed.run,
+                    secrets: self.environments.secrets(placed.env),
+                };
+                let cause = self.logs.cause(&process, hidden);
                 (InstanceState::Crashed, format!("{why}{cause}"))
             }
             Condition::Stopping => (InstanceState::Stopping, "is being stopped".into()),

@@ -1,9 +1,10 @@
 //! What should run on this server, derived from the placement. Pure: the same placement gives the same processes.
 
+use super::environment::Environments;
 use super::supervisor::WantedProcess;
 use crate::state::{Boot, Order};
 use gaiola_core::topology;
-use gaiola_model::placement::{PlacedInstance, ReleaseRun};
+use gaiola_model::placement::{PlacedInstance, ReleaseRun, Template};
 use gaiola_model::{InstanceName, Placement, Revision, Tier};
 use gaiola_os::process::{Launch, OWN_PROGRAM};
 use gaiola_store::etcd::{self, EtcdMember, Join};
@@ -31,13 +32,24 @@ pub(super) struct DatabaseUrls {
     pub standbys: String,
 }
 
+/// What the site's processes get from their server.
+#[derive(Clone, Copy)]
+pub(super) struct Given<'a> {
+    /// What it was switched on with.
+    pub boot: &'a Boot,
+    /// `None`: the site has no database.
+    pub urls: Option<&'a DatabaseUrls>,
+    /// Those of the order.
+    pub environments: &'a Environments,
+}
+
 /// Every process that the agent runs on its server, except the store's member. `program` identifies the agent's own program.
 pub(super) fn wanted(
-    boot: &Boot,
+    given: Given<'_>,
     placement: &Placement,
-    urls: Option<&DatabaseUrls>,
     program: &str,
 ) -> BTreeMap<String, WantedProcess> {
+    let boot = given.boot;
     let mut all = BTreeMap::new();
     if topology::has_proxy(placement, boot.server) {
         all.insert("proxy".to_string(), proxy(boot, program));
@@ -49,7 +61,7 @@ pub(super) fn wanted(
     {
         all.insert(
             name.to_string(),
-            self::instance(boot, placement, *name, instance, urls),
+            self::instance(given, placement, *name, instance),
         );
     }
     all
@@ -143,16 +155,17 @@ fn own(boot: &Boot, name: &str, args: Vec<OsString>, program: &str) -> Launch {
 }
 
 fn instance(
-    boot: &Boot,
+    given: Given<'_>,
     placement: &Placement,
     name: InstanceName,
     instance: &PlacedInstance,
-    urls: Option<&DatabaseUrls>,
 ) -> WantedProcess {
+    let boot = given.boot;
     let release = boot.release(instance.release);
-    let urls = urls.filter(|_| instance.database);
+    let urls = given.urls.filter(|_| instance.database);
     let mut env = site_env(boot, &instance.release.to_string(), urls);
-    env.extend(of_the_file(placement, instance.env));
+    // They may replace `PATH` and `LANG`; the names of the others are refused in the file.
+    env.extend(given.environments.variables(instance.env));
     let host = match instance.encrypted {
         true => Ipv4Addr::LOCALHOST.into(),
         false => boot.location.address,
@@ -212,16 +225,12 @@ pub(super) fn release_begun(boot: &Boot, run: &ReleaseRun) -> PathBuf {
     release_status_file(boot, run).with_extension("exit.begun")
 }
 
-pub(super) fn release_run(
-    boot: &Boot,
-    placement: &Placement,
-    run: &ReleaseRun,
-    urls: Option<&DatabaseUrls>,
-) -> WantedProcess {
+pub(super) fn release_run(given: Given<'_>, run: &ReleaseRun) -> WantedProcess {
+    let boot = given.boot;
     let release = boot.release(run.release);
     let name = release_run_name(run);
-    let mut env = site_env(boot, &run.release.to_string(), urls);
-    let of_file = of_the_file(placement, run.env);
+    let mut env = site_env(boot, &run.release.to_string(), given.urls);
+    let of_file = given.environments.variables(run.env);
     let (path, of_file): (Vec<_>, Vec<_>) = of_file.partition(|(name, _)| name == "PATH");
     env.extend(of_file);
     env.push((RELEASE_RUN.into(), name.clone().into()));
@@ -246,10 +255,13 @@ pub(super) fn release_run(
     }
 }
 
-/// The file's variables. They may replace `PATH` and `LANG`; the names of the others are refused in the file.
-fn of_the_file(placement: &Placement, env: u64) -> impl Iterator<Item = (OsString, OsString)> {
-    let variables = placement.environments.get(&env).into_iter().flatten();
-    variables.map(|(name, value)| (name.into(), value.into()))
+/// The environment of a one-off command beside instances of this template. It has no port: nobody sends to it.
+pub(super) fn one_off_env(given: Given<'_>, like: &Template) -> Vec<(OsString, OsString)> {
+    let urls = given.urls.filter(|_| like.database);
+    let mut env = site_env(given.boot, &like.release.to_string(), urls);
+    env.extend(given.environments.variables(like.env));
+    env.push(("INSTANCE".into(), "run".into()));
+    env
 }
 
 fn site_env(boot: &Boot, release: &str, urls: Option<&DatabaseUrls>) -> Vec<(OsString, OsString)> {

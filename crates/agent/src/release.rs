@@ -7,6 +7,7 @@
 use super::Agent;
 use super::missing::is_here;
 use super::plan::{self, RELEASE_RUN};
+use super::secrets::Hidden;
 use crate::state::Order;
 use gaiola_model::placement::{ReleaseOutcome, ReleaseRun};
 use gaiola_os::process;
@@ -32,7 +33,8 @@ impl Agent {
             led && !begun && !runs(&name)
         };
         let is_here = || is_here(&self.boot, &self.order.placement, run.release);
-        !run.stop && (watched || is_here() && may_begin())
+        let is_open = self.environments.is_open(run.env);
+        !run.stop && (watched || is_open && is_here() && may_begin())
     }
 
     /// Records the result of a run that wrote none itself: it was stopped, killed, or could not be started.
@@ -68,7 +70,11 @@ impl Agent {
             return None;
         }
         let status = std::fs::read_to_string(plan::release_status_file(&self.boot, run)).ok()?;
-        let end = || self.logs.end(&name, &run.command);
+        let hidden = Hidden {
+            command: &run.command,
+            secrets: self.environments.secrets(run.env),
+        };
+        let end = || self.logs.end(&name, hidden);
         let error = match status.trim() {
             "" => return None,
             "0" => None,

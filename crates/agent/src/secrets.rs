@@ -1,4 +1,4 @@
-//! Hides values that a command sets in the environment, such as a password, from what is quoted to others.
+//! Hides secrets, and values that a command sets in the environment, from what is quoted to others.
 
 use std::cmp::Reverse;
 
@@ -7,24 +7,45 @@ const HIDDEN: &str = "***";
 /// A value of fewer characters is hidden only as a word of its own: it may be a part of any other.
 const SHORT: usize = 3;
 
-/// `text` without the values that a shell command sets, as `PASSWORD='two words' bin/migrate` does: neither as the shell
-/// reads them nor as written. Call it before text is cut: a part of a value is not recognized.
-pub(super) fn hide(command: &str, text: &str) -> String {
-    let values = values(command);
-    let mut shown = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(next) = rest.chars().next() {
-        let before = &text[..text.len() - rest.len()];
-        let found = values.iter().find(|value| stands(value, before, rest));
-        let length = found.map_or(next.len_utf8(), String::len);
-        shown.push_str(if found.is_some() {
-            HIDDEN
-        } else {
-            &rest[..length]
-        });
-        rest = &rest[length..];
+/// What is hidden of a process's output.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Hidden<'a> {
+    /// Its command: the values that it sets, as `PASSWORD='two words' bin/migrate` does, neither as the shell reads them nor as written.
+    pub command: &'a str,
+    /// The secrets in its environment.
+    pub secrets: &'a [String],
+}
+
+impl Hidden<'_> {
+    /// `text` without them. Call it before text is cut: a part of a value is not recognized.
+    pub(super) fn from(self, text: &str) -> String {
+        let values = self.values();
+        let mut shown = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(next) = rest.chars().next() {
+            let before = &text[..text.len() - rest.len()];
+            let found = values.iter().find(|value| stands(value, before, rest));
+            let length = found.map_or(next.len_utf8(), String::len);
+            shown.push_str(if found.is_some() {
+                HIDDEN
+            } else {
+                &rest[..length]
+            });
+            rest = &rest[length..];
+        }
+        shown
     }
-    shown
+
+    /// The longest first. A secret of several lines is hidden line by line too: a program may write one of them alone.
+    fn values(self) -> Vec<String> {
+        let lines = self.secrets.iter().flat_map(|secret| secret.lines());
+        let mut values = set_by(self.command);
+        values.extend(self.secrets.iter().cloned());
+        values.extend(lines.map(str::to_string));
+        values.retain(|value| !value.is_empty());
+        values.sort_by_key(|value| Reverse(value.len()));
+        values
+    }
 }
 
 /// Whether `rest` begins with a value.
@@ -36,8 +57,8 @@ fn stands(value: &str, before: &str, rest: &str) -> bool {
         .is_some_and(|after| is_long || is_whole(after))
 }
 
-/// Values of all words of the form `NAME=value`, in any position, since `export` and `env` set some too; the longest first.
-fn values(command: &str) -> Vec<String> {
+/// Values of all words of the form `NAME=value`, in any position, since `export` and `env` set some too.
+fn set_by(command: &str) -> Vec<String> {
     let mut values = Vec::new();
     let mut commands = vec![command.to_string()];
     while let Some(command) = commands.pop() {
@@ -56,8 +77,6 @@ fn values(command: &str) -> Vec<String> {
             }
         }
     }
-    values.retain(|value| !value.is_empty());
-    values.sort_by_key(|value| Reverse(value.len()));
     values
 }
 
@@ -114,6 +133,23 @@ fn unescaped(escaped: Option<char>, quoted: bool) -> impl Iterator<Item = char> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn hide(command: &str, text: &str) -> String {
+        let secrets = &[];
+        Hidden { command, secrets }.from(text)
+    }
+
+    #[test]
+    fn a_secret_of_the_environment_is_hidden_whole_and_line_by_line() {
+        let secrets = ["s3cret", "-----BEGIN-----\nMIIEvg\n-----END-----"].map(String::from);
+        let command = "PW=other bin/app";
+        let hidden = Hidden {
+            command,
+            secrets: &secrets,
+        };
+        let text = "s3cret, other: MIIEvg of -----BEGIN-----\nMIIEvg\n-----END-----";
+        assert_eq!(hidden.from(text), "***, ***: *** of ***");
+    }
 
     #[test]
     fn a_value_is_hidden_however_it_is_quoted() {

@@ -12,6 +12,7 @@ pub use order::Order;
 use gaiola_model::inventory::Location;
 use gaiola_model::placement::{BootNumber, ReleaseNumber};
 use gaiola_model::{ServerName, SiteName};
+use gaiola_net::seal::SealingKey;
 use gaiola_os::process::{OWN_PROGRAM, User, is_root};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,12 @@ impl State {
     /// none on the operator's.
     pub fn last_machine(site: &SiteName) -> PathBuf {
         parent().join(".last-machine").join(site.as_str())
+    }
+
+    /// Where secrets wait that were set before their site was up, as [`last_machine`](Self::last_machine); only the operator may read it.
+    pub fn pending_secrets(site: &SiteName) -> PathBuf {
+        let file = format!("{site}.json");
+        parent().join(".secrets").join(file)
     }
 
     /// The directory itself.
@@ -237,6 +244,9 @@ pub struct Boot {
     pub site_user: Option<User>,
     /// The secret of the site's VIP keepers in hexadecimal; on balancers only.
     pub keeper_key: Option<String>,
+    /// The key that opens the operator's secrets, in hexadecimal; on application servers only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealing_key: Option<String>,
     /// A link to the program that the server runs: a change of it takes effect as each process starts. Where it does not exist the
     /// server runs what it was switched on with.
     pub program: Option<PathBuf>,
@@ -283,6 +293,8 @@ struct StoredBoot {
     site_user: Option<User>,
     keeper_key: Option<String>,
     #[serde(default)]
+    sealing_key: Option<String>,
+    #[serde(default)]
     program: Option<PathBuf>,
     path: String,
     #[serde(default)]
@@ -317,6 +329,7 @@ impl From<StoredBoot> for Boot {
             database_user: stored.database_user,
             site_user: stored.site_user,
             keeper_key: stored.keeper_key,
+            sealing_key: stored.sealing_key,
             program: stored.program,
             path: stored.path,
             disk: stored.disk,
@@ -325,6 +338,11 @@ impl From<StoredBoot> for Boot {
 }
 
 impl Boot {
+    /// The key that opens the operator's secrets; `None`: this server has none.
+    pub fn sealing_key(&self) -> Option<SealingKey> {
+        SealingKey::from_hex(self.sealing_key.as_ref()?)
+    }
+
     /// The server's directory.
     pub fn folder(&self) -> &Path {
         &self.directories.state

@@ -3,6 +3,7 @@
 use super::Agent;
 use super::balancer::Balancer;
 use super::database::Database;
+use super::secrets::Hidden;
 use super::supervisor::Condition;
 use gaiola_core::members::Fate;
 
@@ -16,6 +17,7 @@ impl Agent {
         let all = [
             self.unsaved_order(),
             self.missing_files(&self.order),
+            self.closed_environments(&self.order),
             self.missing_etcd(),
             self.lost_store_member(),
             rejected.map(|why| format!("the proxy refused its configuration: {why}")),
@@ -54,9 +56,9 @@ impl Agent {
 
     fn failing_etcd(&self) -> Option<String> {
         match self.supervisor.condition("etcd")? {
-            Condition::Down(why) if self.supervisor.restarts("etcd") > USUAL_RESTARTS => {
-                Some(format!("etcd {why}{}", self.logs.cause("etcd", "")))
-            }
+            Condition::Down(why) if self.supervisor.restarts("etcd") > USUAL_RESTARTS => Some(
+                format!("etcd {why}{}", self.logs.cause("etcd", Hidden::default())),
+            ),
             Condition::Down(_) | Condition::Starting | Condition::Running | Condition::Stopping => {
                 None
             }

@@ -2,11 +2,12 @@
 
 mod internal;
 
-pub(crate) use internal::{Booted, Connect, Keeper, KeeperKind, Lab, Machine, Pid1, Visit};
+pub(crate) use internal::{Booted, Connect, Keeper, KeeperKind, Lab, Machine, OneOff, Pid1, Visit};
 
 use crate::candidates;
 use clap::{Parser, Subcommand};
 use clap_complete::engine::ArgValueCandidates;
+use gaiola_model::secret::SecretName;
 use gaiola_model::{ServerName, SiteName, Tier};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -100,6 +101,9 @@ pub(crate) enum Command {
     Undrain(Drain),
     /// Replace instances with new ones of the same release, one at a time; no request is lost.
     Restart(Restart),
+    /// Set, list and remove secrets: values that variables of the file refer to as {secret.NAME}.
+    #[command(subcommand)]
+    Secret(SecretCommand),
     /// Cut a server's power, or switch it on.
     Power(Power),
     /// Run a command on every machine, one at a time: drained before, and whole again after it.
@@ -110,6 +114,8 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Run a command on a server.
     Exec(Exec),
+    /// Run a command once as the site's processes run: in the release that serves, with their environment, as their user.
+    Run(Run),
     /// Rehearse a failure under load and measure what it costs.
     Drill(Drill),
     /// Look at the machines that the file names, and change nothing: whether `up` could succeed.
@@ -131,6 +137,9 @@ pub(crate) enum Command {
     /// A client of a drill, in the network of a process.
     #[command(hide = true)]
     Visit(Visit),
+    /// What `run` runs on a server.
+    #[command(hide = true)]
+    OneOff(OneOff),
     /// Pid 1 of a lab server.
     #[command(hide = true)]
     Pid1(Pid1),
@@ -279,6 +288,33 @@ pub(crate) struct Restart {
     pub(crate) what: String,
 }
 
+/// The commands of `secret`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SecretCommand {
+    /// Set a secret: its value is read from standard input, or typed and not shown. What uses it is replaced, one at a time.
+    Set {
+        /// The site's file.
+        #[command(flatten)]
+        of: SiteFile,
+        /// Its name: letters, digits and `_`.
+        name: SecretName,
+    },
+    /// List the secrets: names, who set them, what uses them. No values.
+    List {
+        /// The site's file.
+        #[command(flatten)]
+        of: SiteFile,
+    },
+    /// Remove a secret that nothing uses.
+    Unset {
+        /// The site's file.
+        #[command(flatten)]
+        of: SiteFile,
+        /// Its name.
+        name: SecretName,
+    },
+}
+
 /// Arguments of `power`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Power {
@@ -355,6 +391,20 @@ pub(crate) struct Exec {
     pub(crate) server: ServerName,
     /// The command and its arguments.
     #[arg(last = true, required = true)]
+    pub(crate) command: Vec<String>,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Run {
+    /// The site's file.
+    #[command(flatten)]
+    pub(crate) of: SiteFile,
+    /// The application server that it runs on [default: the first that serves].
+    #[arg(short = 'n', long, add = ArgValueCandidates::new(candidates::servers))]
+    pub(crate) server: Option<ServerName>,
+    /// The command and its arguments [default: a shell].
+    #[arg(last = true)]
     pub(crate) command: Vec<String>,
 }
 

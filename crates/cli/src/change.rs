@@ -4,6 +4,7 @@ use crate::args::Global;
 use crate::connect::{SiteClient, UNREADABLE};
 use crate::deploy::{Busy, Local};
 use crate::output::Exit;
+use crate::pending;
 use anyhow::{Context as _, bail};
 use gaiola_control::api::{Change, ChangeRequest, Outcome, Progress, refused};
 use gaiola_net::client::Request;
@@ -25,7 +26,7 @@ pub(crate) fn deploy(
     mut local: Local,
 ) -> anyhow::Result<Exit> {
     let started = Instant::now();
-    carry_out(global, client, started, async {
+    let exit = carry_out(global, client, started, async {
         if let Some(words) = local.left_out() {
             show(global, started, &words);
         }
@@ -33,7 +34,11 @@ pub(crate) fn deploy(
             return Ok(not_begun(&error));
         }
         follow(global, client, local.apply(global.yes), started).await
-    })
+    })?;
+    if let Err(error) = pending::settle(client) {
+        eprint_line!("which secrets still wait here is not known: {error:#}");
+    }
+    Ok(exit)
 }
 
 /// Reports a change that could not begin, and returns its exit code.

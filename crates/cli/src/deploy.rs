@@ -3,9 +3,10 @@
 use crate::args::{Global, SiteFile};
 use crate::connect::SiteClient;
 use crate::file::site_folder;
+use crate::pending::Pending;
 use anyhow::{Context as _, anyhow, bail};
 use gaiola_agent::state::State;
-use gaiola_control::api::{Change, Presence};
+use gaiola_control::api::{Change, NewSecrets, Presence};
 use gaiola_control::certificates::{self, Certificates};
 use gaiola_control::release::{self, Phase, Progress, ReleaseError, Scan, Source};
 use gaiola_model::Config;
@@ -30,6 +31,8 @@ pub(crate) struct Local {
     scan: Scan,
     /// Machines that were replaced, and have been emptied since.
     pub(crate) emptied: Vec<String>,
+    /// Secrets that were set before the site was up.
+    secrets: NewSecrets,
 }
 
 impl Local {
@@ -38,6 +41,7 @@ impl Local {
         let (folder, file) = (site_folder(&of.file)?, std::path::absolute(&of.file)?);
         let mut config = config;
         let certificates = read_certificates(&mut config, &folder)?;
+        let secrets = Pending::of(&config.site)?.to_send();
         let scan = scan(global, &config, &folder, &file)?;
         let commands = [Some(&config.app.run), config.app.release.as_ref()];
         for command in commands.into_iter().flatten() {
@@ -53,6 +57,7 @@ impl Local {
             certificates,
             scan,
             emptied: Vec::new(),
+            secrets,
         })
     }
 
@@ -68,6 +73,7 @@ impl Local {
             release: self.scan.digest.clone(),
             yes,
             emptied: self.emptied.clone(),
+            secrets: self.secrets.clone(),
         }
     }
 

@@ -3,7 +3,9 @@
 use anyhow::Context as _;
 use gaiola_control::provider;
 use gaiola_model::Config;
+use gaiola_model::secret::SecretName;
 use gaiola_wire::config::{ConfigErrors, Mistake, ReadFile, Surroundings};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// A file is invalid.
@@ -32,24 +34,37 @@ pub(crate) fn described(path: &Path, mistakes: &[Mistake]) -> serde_json::Value 
 
 /// Reads a site's file, and the files that it names.
 pub(crate) fn load(path: &Path, text: &str) -> anyhow::Result<Config> {
+    load_with(path, text, None)
+}
+
+fn load_with(
+    path: &Path,
+    text: &str,
+    secrets: Option<&BTreeSet<SecretName>>,
+) -> anyhow::Result<Config> {
     let folder = site_folder(path)?;
-    load_with(path, text, &|named| {
-        std::fs::read_to_string(folder.join(named))
-    })
+    let read = |named: &str| std::fs::read_to_string(folder.join(named));
+    load_in(path, text, &read, secrets)
 }
 
 /// Reads a site's file for where its site is: files that it names may be missing here.
 pub(crate) fn load_alone(path: &Path, text: &str) -> anyhow::Result<Config> {
-    load_with(path, text, &|_| Ok(String::new()))
+    load_in(path, text, &|_| Ok(String::new()), None)
 }
 
-fn load_with(path: &Path, text: &str, read: &ReadFile<'_>) -> anyhow::Result<Config> {
+fn load_in(
+    path: &Path,
+    text: &str,
+    read: &ReadFile<'_>,
+    secrets: Option<&BTreeSet<SecretName>>,
+) -> anyhow::Result<Config> {
     let folder = site_folder(path)?;
     let name = folder.file_name().and_then(|name| name.to_str());
     let around = Surroundings {
         directory: name,
         vips: Some(provider::vips()),
         read: Some(read),
+        secrets,
     };
     let config = gaiola_wire::config::load_in(text, &around);
     config.map_err(|errors| {
@@ -60,13 +75,21 @@ fn load_with(path: &Path, text: &str, read: &ReadFile<'_>) -> anyhow::Result<Con
 
 /// Reads a site's file from disk.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Config> {
-    let text = std::fs::read_to_string(path).with_context(|| {
+    load(path, &text_of(path)?)
+}
+
+/// As [`read`], by the secrets that there are.
+pub(crate) fn read_with(path: &Path, secrets: &BTreeSet<SecretName>) -> anyhow::Result<Config> {
+    load_with(path, &text_of(path)?, Some(secrets))
+}
+
+fn text_of(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| {
         format!(
             "cannot read the site's file {}; name another with -f, or write a first one with: gaiola init",
             path.display()
         )
-    })?;
-    load(path, &text)
+    })
 }
 
 /// The directory of a site's file: the site's directory.

@@ -26,12 +26,15 @@ mod machines;
 mod man;
 mod open;
 mod operate;
+mod operator;
+mod pending;
 mod processes;
 mod purge;
 mod relay;
 mod replace;
 mod roll;
 mod runtime;
+mod secret;
 mod up;
 
 use args::{Args, Command};
@@ -90,11 +93,13 @@ fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Drain(drain) => operate::drain(&global, &drain),
         Command::Undrain(drain) => operate::undrain(&global, &drain),
         Command::Restart(restart) => operate::restart(&global, restart),
+        Command::Secret(command) => secret::secret(&global, &command),
         Command::Power(power) => operate::power(&global, &power),
         Command::Roll(roll) => roll::roll(&global, &roll),
         Command::Upgrade(of) => roll::upgrade(&global, &of),
         Command::Logs(logs) => logs::logs(&global, &logs),
         Command::Exec(exec) => exec::exec(&global, &exec),
+        Command::Run(run) => exec::run(&global, &run),
         Command::Drill(drill) => drill::drill(&global, &drill),
         Command::Doctor(of) => doctor::doctor(&global, &of),
         Command::Connect(connect) => relay::connect(&connect),
@@ -103,6 +108,7 @@ fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Lab(lab) => processes::lab(lab),
         Command::Machine(machine) => machine::machine(&machine),
         Command::Visit(visit) => processes::visit(&visit),
+        Command::OneOff(one_off) => processes::one_off(&one_off),
         Command::Pid1(pid1) => processes::pid1(&pid1),
         Command::Agent(agent) => processes::agent(&agent),
         Command::Keeper(keeper) => processes::keeper(&keeper),

@@ -7,6 +7,7 @@ use crate::deploy::Local;
 use crate::file::read;
 use crate::machines::resolved;
 use crate::output::{self, Exit};
+use crate::secret;
 use anyhow::bail;
 use gaiola_control::api::{Change, ChangeRequest, Harm, Planned};
 use gaiola_core::status;
@@ -18,7 +19,8 @@ use std::time::Duration;
 
 /// `gaiola check`.
 pub(crate) fn check(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
-    let local = Local::read(global, read(&of.file)?, of)?;
+    let config = secret::checked(global, of, read(&of.file)?)?;
+    let local = Local::read(global, config, of)?;
     let (config, left_out) = (&local.config, local.left_out());
     if global.json {
         print_line!("{}", serde_json::to_string_pretty(&without_values(config))?);
@@ -59,7 +61,7 @@ pub(crate) fn size(config: &Config) -> String {
 
 /// `gaiola plan`.
 pub(crate) fn plan(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
-    let (config, _) = resolved(read(&of.file)?)?;
+    let (config, _) = resolved(secret::checked(global, of, read(&of.file)?)?)?;
     let client = SiteClient::at(&place(global, &of.file)?)?;
     let Some(client) = client.filter(SiteClient::is_running) else {
         print_line!("{} is not up; `gaiola up` would switch on:", config.site);

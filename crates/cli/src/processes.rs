@@ -1,10 +1,10 @@
 //! Gaiola's processes. Users start only `gaiola proxy -f FILE` themselves.
 
-use crate::args::{Booted, Global, Keeper, KeeperKind, Lab, Pid1, Proxy, Visit};
+use crate::args::{Booted, Global, Keeper, KeeperKind, Lab, OneOff, Pid1, Proxy, Visit};
 use crate::file::{Invalid, described};
 use crate::output::Exit;
 use anyhow::{Context as _, bail};
-use gaiola_agent::state::Boot;
+use gaiola_agent::state::{Boot, State};
 use gaiola_agent::{self as agent, init, keeper};
 use gaiola_control::drill::witness;
 use gaiola_control::process;
@@ -64,6 +64,12 @@ pub(crate) fn visit(visit: &Visit) -> anyhow::Result<Exit> {
     let runtime = crate::runtime::runtime()?;
     runtime.block_on(witness::carry_out())?;
     Ok(Exit::Ok)
+}
+
+/// `gaiola one-off`.
+pub(crate) fn one_off(args: &OneOff) -> anyhow::Result<Exit> {
+    let folder = State::of(&args.site).server(args.server);
+    match agent::one_off::run(&folder, &args.command)? {}
 }
 
 /// `gaiola pid1`.

@@ -9,6 +9,7 @@ use crate::down::{DOWN_LIMIT, stop};
 use crate::file;
 use crate::install;
 use crate::output::Exit;
+use crate::secret;
 use anyhow::{Context as _, bail};
 use gaiola_control::api::SiteInfo;
 use gaiola_model::Config;
@@ -27,7 +28,7 @@ const PAGE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
 
 /// `gaiola up`.
 pub(crate) fn up(global: &Global, up: &Up) -> anyhow::Result<Exit> {
-    let config = file::read(&up.of.file)?;
+    let config = secret::checked(global, &up.of, file::read(&up.of.file)?)?;
     if config.machines.is_some() {
         return install::up(global, up, config);
     }

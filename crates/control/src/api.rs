@@ -13,12 +13,15 @@ pub mod steps;
 
 pub use digest::{Digest, NoDigest};
 
+use gaiola_agent::engine::Secret;
 use gaiola_core::drill::Target;
 use gaiola_model::inventory::Host;
 use gaiola_model::placement::Aside;
+use gaiola_model::secret::SecretName;
 use gaiola_model::status::Status;
 use gaiola_model::{Config, Exit, ServerName, SiteName};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 /// A change that an operator requests.
@@ -36,7 +39,14 @@ pub enum Change {
         /// Machines that were replaced and have been emptied since: the file may name them again.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         emptied: Vec<String>,
+        /// Secrets that were set before the site was up.
+        #[serde(default, skip_serializing_if = "NewSecrets::is_empty")]
+        secrets: NewSecrets,
     },
+    /// Set secrets; what uses them is replaced.
+    SetSecrets(NewSecrets),
+    /// Remove a secret that nothing uses.
+    UnsetSecret(SecretName),
     /// A machine gives its place to a spare one for good.
     Replace {
         /// The machine, or a server on it.
@@ -70,6 +80,8 @@ impl Change {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Apply { .. } => "up",
+            Self::SetSecrets(_) => "secret set",
+            Self::UnsetSecret(_) => "secret unset",
             Self::Replace { .. } => "replace",
             Self::Scale { .. } => "scale",
             Self::Drain(_) => "drain",
@@ -79,6 +91,35 @@ impl Change {
             Self::TakeBack => "take back",
         }
     }
+}
+
+/// Secrets with their values.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewSecrets {
+    /// The values. Their `Debug` output hides them.
+    pub values: BTreeMap<SecretName, Secret>,
+    /// Who sets them: `root@laptop`.
+    pub by: String,
+}
+
+impl NewSecrets {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+}
+
+/// A secret of the site, without its value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretInfo {
+    /// Its name.
+    pub name: SecretName,
+    /// When it was set, as events have it.
+    pub set: String,
+    /// Who set it.
+    pub by: String,
+    /// The variables that refer to it.
+    pub used_by: Vec<String>,
 }
 
 /// A change, and its timeout.

@@ -6,13 +6,15 @@ mod follow;
 mod plan;
 mod release;
 mod replace;
+mod secrets;
 
 pub use plan::plan;
 pub use release::has_release;
 pub(crate) use release::prune_releases;
+pub use secrets::list as secrets;
 
 use crate::api::steps::Steps;
-use crate::api::{Change, ChangeRequest, Digest, Outcome, Progress, refused};
+use crate::api::{Change, ChangeRequest, Digest, NewSecrets, Outcome, Progress, refused};
 use crate::monitor::status::see;
 use crate::provider::Parcel;
 use crate::site::Site;
@@ -44,7 +46,7 @@ pub async fn carry_out(site: &Rc<Site>, asked: ChangeRequest, steps: &mut Steps)
         );
     };
     let deadline = Instant::now() + Duration::from_millis(asked.timeout_ms);
-    let deploys = matches!(asked.change, Change::Apply { .. });
+    let deploys = matches!(asked.change, Change::Apply { .. } | Change::SetSecrets(_));
     match begin(site, asked.change, deadline, steps).await {
         Ok(since) => follow(site, since, deploys, deadline, steps).await,
         Err(outcome) => outcome,
@@ -80,6 +82,17 @@ pub(crate) async fn replace_unattended(
     written.map(drop)
 }
 
+/// The site as `up` has it.
+struct Local<'a> {
+    config: Config,
+    /// The digest of its directory's contents.
+    contents: &'a Digest,
+    /// Machines that were replaced and have been emptied since.
+    emptied: &'a [String],
+    /// Secrets that were set before the site was up.
+    secrets: NewSecrets,
+}
+
 /// The context of a change.
 struct Work<'a> {
     site: &'a Rc<Site>,
@@ -105,7 +118,18 @@ async fn begin(
             release,
             yes,
             emptied,
-        } => work.apply(*config, &release, yes, &emptied).await,
+            secrets,
+        } => {
+            let local = Local {
+                config: *config,
+                contents: &release,
+                emptied: &emptied,
+                secrets,
+            };
+            work.apply(local, yes).await
+        }
+        Change::SetSecrets(new) => work.set_secrets(new).await,
+        Change::UnsetSecret(name) => work.unset_secret(&name).await,
         Change::Replace { what, onto, yes } => {
             replace::replace(&mut work, &what, onto.as_deref(), yes).await
         }
@@ -124,19 +148,19 @@ impl Work<'_> {
         desired(self.site, self.deadline, self.steps).await
     }
 
-    async fn apply(
-        &mut self,
-        config: Config,
-        contents: &Digest,
-        yes: bool,
-        emptied: &[String],
-    ) -> Result<Revision, Outcome> {
+    async fn apply(&mut self, local: Local<'_>, yes: bool) -> Result<Revision, Outcome> {
         let site = self.site;
         site.provider.retry();
-        has_certificates(site, &config)?;
+        has_certificates(site, &local.config)?;
         if is_new(site, self.deadline).await? {
-            return found(site, config, contents, self.deadline, self.steps).await;
+            return found(site, local, self.deadline, self.steps).await;
         }
+        let Local {
+            config,
+            contents,
+            emptied,
+            secrets,
+        } = local;
         let (store, at, held) = self.desired().await?;
         let wanted = merge::merge(
             &held.applied,
@@ -159,8 +183,10 @@ impl Work<'_> {
             config: wanted,
             release,
             attempt: held.attempt + u64::from(failed),
+            secrets: secrets::with(site, &held.secrets, secrets).await?,
             ..held.clone()
         };
+        secrets::refuse_missing(&new)?;
         refuse_all_drained(&new.config, &new.drained)?;
         if new == held {
             step(self.steps, "nothing to change".into()).await;

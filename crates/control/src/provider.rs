@@ -5,16 +5,20 @@ mod freeze;
 pub mod lab;
 pub mod machine;
 pub mod processes;
+pub mod seal;
 
 use crate::api::{Access, Harm};
+use gaiola_agent::engine::Secret;
 use gaiola_agent::state::Order;
 use gaiola_core::drill::Target;
 use gaiola_model::inventory::{Host, InventoryError};
 use gaiola_model::placement::{Placement, Release, Revision};
+use gaiola_model::secret::{Sealed, SecretName};
 use gaiola_model::{Config, Inventory, ServerName};
 use gaiola_wire::config::VipRange;
 use lab::{Lab, faults};
 use machine::Machine;
+use seal::SealRequest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -120,6 +124,27 @@ impl Provider {
         match self {
             Self::Lab(lab) => lab.off(),
             Self::Machine(machine) => machine.off(),
+        }
+    }
+
+    /// Encrypts a secret's value. `held`: what it was before, which stays if the value is the same.
+    ///
+    /// # Errors
+    /// Where nobody with the key did, in words.
+    pub async fn seal(
+        &self,
+        name: &SecretName,
+        value: &Secret,
+        held: Option<&Sealed>,
+    ) -> Result<Sealed, String> {
+        let asked = SealRequest {
+            name: name.clone(),
+            value: value.clone(),
+            held: held.cloned(),
+        };
+        match self {
+            Self::Lab(lab) => lab.seal(&asked),
+            Self::Machine(machine) => machine.seal(&asked).await,
         }
     }
 

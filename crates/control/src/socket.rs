@@ -4,7 +4,7 @@ mod upload;
 
 use crate::api::schema;
 use crate::api::steps::Steps;
-use crate::api::{ChangeRequest, Harm, Progress};
+use crate::api::{ChangeRequest, Harm, Progress, SecretInfo};
 use crate::change;
 use crate::monitor::{self, status::status};
 use crate::site::Site;
@@ -103,6 +103,7 @@ async fn respond(site: Rc<Site>, request: Request<Incoming>) -> Response {
         (Method::GET, "/faults") => json(&site.provider.faults()),
         (Method::GET, "/events") => stream_events(&site, request.uri().query().unwrap_or_default()),
         (Method::GET, "/machines") => json(&machines(&site)),
+        (Method::GET, "/secrets") => json(&secrets(&site)),
         (Method::GET, "/down") => json(&site.provider.not_stopped()),
         (Method::POST, "/down") => {
             site.provider.end();
@@ -128,6 +129,13 @@ fn machines(site: &Site) -> Option<Machines> {
     let view = site.view.borrow();
     let (_, desired) = view.desired.as_ref()?;
     desired.config.machines.clone()
+}
+
+/// The operator's secrets, without their values; `None`: they are not known yet.
+fn secrets(site: &Site) -> Option<Vec<SecretInfo>> {
+    let view = site.view.borrow();
+    let (_, desired) = view.desired.as_ref()?;
+    Some(change::secrets(desired))
 }
 
 fn access(site: &Site, server: ServerName) -> Response {

@@ -80,15 +80,15 @@ impl Follow {
 
     fn failed(&mut self, now: Time, sight: Sight<'_>) -> Option<String> {
         let status = sight.status;
-        let good = sight
-            .placement
-            .and_then(|placement| placement.good.as_ref());
+        let placement = sight.placement;
+        let good = placement.and_then(|placement| placement.good.as_ref());
+        let failed = placement.and_then(|placement| placement.failed.as_ref());
         let is_placed = status.generation.desired == status.generation.placed;
-        match &status.failed {
-            Some(reason) if is_placed && (self.deploys || good.is_none()) => Some(format!(
-                "release {} was given up: {reason}; what ran before goes on",
-                status.release.desired
-            )),
+        match failed {
+            Some(failure) if is_placed && (self.deploys || good.is_none()) => {
+                let words = failure.in_words();
+                Some(format!("{words}; what ran before goes on"))
+            }
             _ => self.hopeless(now, sight),
         }
     }

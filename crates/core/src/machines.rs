@@ -133,6 +133,8 @@ pub enum Asked {
     Fetch,
     /// To stop servers, or let them start again.
     Power,
+    /// To encrypt a secret that the operator sets, which the asking machine cannot.
+    Seal,
 }
 
 /// Whether a machine of the site may ask this. `placement`: the newest that the asked machine knows.
@@ -150,7 +152,7 @@ pub fn may_ask(placement: Option<&Placement>, host: &Host, asked: Asked) -> bool
         return asked == Asked::Order;
     }
     match asked {
-        Asked::Order | Asked::Release | Asked::Fetch | Asked::Power => true,
+        Asked::Order | Asked::Release | Asked::Fetch | Asked::Power | Asked::Seal => true,
         Asked::Sign(server) => is_here(&server),
         Asked::Authority => placement.is_some_and(|placement| has_member(placement, host)),
         Asked::Secrets => has_tier(&[Tier::Balancer, Tier::App, Tier::Database]),

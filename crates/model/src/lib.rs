@@ -16,6 +16,7 @@ pub mod proxy;
 pub mod proxy_file;
 pub mod resources;
 pub mod schema;
+pub mod secret;
 pub mod status;
 pub mod time;
 pub mod vrrp;

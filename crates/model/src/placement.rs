@@ -8,6 +8,7 @@ use crate::id::{InstanceName, ServerName, Tier};
 use crate::inventory::{Host, Inventory, Location, Network};
 use crate::resources::Resources;
 use crate::schema;
+use crate::secret::{self, HeldSecret, SealedSecrets, SecretName};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,6 +78,9 @@ pub struct Desired {
     /// How often the operator asked each application server to replace its instances with new ones.
     #[serde(default)]
     pub restarts: BTreeMap<ServerName, u64>,
+    /// The operator's secrets, which variables of the file refer to.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<SecretName, HeldSecret>,
     /// What the provider had for this configuration. Empty in documents of Gaiola 0.1.
     #[serde(default)]
     pub inventory: Inventory,
@@ -94,7 +98,22 @@ impl Desired {
             aside: None,
             attempt: 0,
             restarts: BTreeMap::new(),
+            secrets: BTreeMap::new(),
             inventory,
+        }
+    }
+
+    /// The environment of instances and `release` commands. A secret that is not there is missing in it.
+    pub fn environment(&self) -> Environment {
+        let variables = self.config.app_env();
+        let named = secret::referred(variables.values()).into_iter();
+        let secrets = named.filter_map(|name| {
+            let held = self.secrets.get(&name)?;
+            Some((name, held.sealed.clone()))
+        });
+        Environment {
+            secrets: secrets.collect(),
+            variables,
         }
     }
 }
@@ -137,9 +156,9 @@ pub struct Placement {
     pub servers: BTreeMap<ServerName, PlacedServer>,
     /// The instances that exist. One that is not here is stopped.
     pub instances: BTreeMap<InstanceName, PlacedInstance>,
-    /// The file's variables for instances and `release` commands, each set of them once, under its number.
+    /// The environments of instances and `release` commands, each once, under its number.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub environments: BTreeMap<u64, Variables>,
+    pub environments: BTreeMap<u64, Environment>,
     /// The VIPs and the balancer that each is home to.
     pub vips: BTreeMap<IpAddr, ServerName>,
     /// The network of the servers. Empty in documents of Gaiola 0.1.
@@ -229,6 +248,16 @@ impl Encryption {
     }
 }
 
+/// The file's variables for a process, and the secrets that they refer to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Environment {
+    /// The variables, as the file has them.
+    pub variables: Variables,
+    /// The secrets that values refer to, as they were when the environment was ordered.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: SealedSecrets,
+}
+
 /// What an instance is made from. The same template makes the same process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Template {
@@ -283,6 +312,9 @@ pub struct Failure {
     pub attempt: u64,
     /// The new instance that did not become ready; `None`: the `release` command failed.
     pub instance: Option<InstanceName>,
+    /// Whether the release ran before, with other settings: another command, environment or secret.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub settings: bool,
     /// In words.
     pub reason: String,
 }
@@ -290,7 +322,20 @@ pub struct Failure {
 impl Failure {
     /// The complete failure in words.
     pub fn in_words(&self) -> String {
-        format!("release {} was given up: {}", self.release, self.reason)
+        let (release, reason) = (self.release, &self.reason);
+        match self.settings {
+            false => format!("release {release} was given up: {reason}"),
+            true => format!("the new settings of release {release} were given up: {reason}"),
+        }
+    }
+
+    /// The same as it happens.
+    pub fn as_it_happens(&self) -> String {
+        let (release, reason) = (self.release, &self.reason);
+        match self.settings {
+            false => format!("release {release} is given up: {reason}"),
+            true => format!("the new settings of release {release} are given up: {reason}"),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open};
 use serde::{Deserialize, Serialize};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -85,6 +85,30 @@ pub fn launch(launch: &Launch) -> io::Result<Identity> {
     let child = command.spawn()?;
     // The handle is dropped on purpose: the process is watched by pidfd, and reaped by `reap`.
     identify(child.id())
+}
+
+/// Becomes another program, as this user and without capabilities; what is open of the terminal stays open. The environment is this alone.
+/// Returns only where that fails.
+pub fn replace_by(
+    program: &OsStr,
+    args: &[OsString],
+    env: &[(OsString, OsString)],
+    cwd: &Path,
+    user: Option<User>,
+) -> io::Error {
+    if let Err(error) = drop_ambient_capabilities() {
+        return error;
+    }
+    let mut command = Command::new(program);
+    command
+        .args(args)
+        .env_clear()
+        .envs(env.iter().map(|(name, value)| (name, value)))
+        .current_dir(cwd);
+    if let Some(user) = user {
+        command.gid(user.gid).uid(user.uid);
+    }
+    command.exec()
 }
 
 /// Opens a log for appending, owned by `user`. Its parent directories must exist.

@@ -14,7 +14,9 @@ pub use crate::file::{ConfigErrors, Mistake};
 
 use crate::file;
 use gaiola_model::Config;
+use gaiola_model::secret::SecretName;
 use ipnet::IpNet;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 
@@ -30,6 +32,8 @@ pub struct Surroundings<'a> {
     pub vips: Option<VipRange>,
     /// Reads a text file that the file names, relative to the file's directory. `None`: it may name none.
     pub read: Option<&'a ReadFile<'a>>,
+    /// The operator's secrets, which the file may refer to; `None`: they are not known here, and not checked.
+    pub secrets: Option<&'a BTreeSet<SecretName>>,
 }
 
 /// The VIPs that a provider can give.

@@ -3,7 +3,7 @@
 use super::client::Helper;
 use super::{Client, Image, Machines};
 use crate::binaries;
-use crate::site::{Ran, put_guest_book, run};
+use crate::site::{Ran, input, put_guest_book, run};
 use serde_json::Value;
 use std::fs;
 use std::io::Write as _;
@@ -84,6 +84,14 @@ impl MachineSite {
     #[track_caller]
     pub fn gaiola(&self, args: &[&str]) -> Ran {
         self.gaiola_within(args, COMMAND_LIMIT)
+    }
+
+    /// The same, with this on its standard input.
+    #[track_caller]
+    pub fn gaiola_given(&self, given: &str, args: &[&str]) -> Ran {
+        let mut command = self.machines.gaiola(args);
+        command.current_dir(self.folder.path()).stdin(input(given));
+        run(command, COMMAND_LIMIT)
     }
 
     /// The same with another limit.

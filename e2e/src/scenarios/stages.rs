@@ -11,6 +11,10 @@ impl Stage for Site {
         Self::gaiola(self, args)
     }
 
+    fn gaiola_given(&self, input: &str, args: &[&str]) -> Ran {
+        Self::gaiola_given(self, input, args)
+    }
+
     fn edit(&self, from: &str, to: &str) {
         Self::edit(self, from, to);
     }
@@ -33,6 +37,10 @@ impl Stage for Site {
 impl Stage for MachineSite {
     fn gaiola(&self, args: &[&str]) -> Ran {
         Self::gaiola(self, args)
+    }
+
+    fn gaiola_given(&self, input: &str, args: &[&str]) -> Ran {
+        Self::gaiola_given(self, input, args)
     }
 
     fn edit(&self, from: &str, to: &str) {

@@ -1,5 +1,6 @@
 //! The passwords of a site's database.
 
+use gaiola_net::seal::SealingKey;
 use gaiola_wire::hex;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -49,6 +50,11 @@ pub struct Secrets {
 }
 
 impl Secrets {
+    /// The key that seals the operator's secrets. It follows from a password that only our own processes have.
+    pub fn sealing_key(&self) -> SealingKey {
+        SealingKey::derived_from(self.superuser.reveal())
+    }
+
     /// New passwords, each drawn independently.
     pub fn generate() -> Result<Self, getrandom::Error> {
         Ok(Self {

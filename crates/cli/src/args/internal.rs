@@ -2,6 +2,7 @@
 
 use clap::Subcommand;
 use gaiola_model::{ServerName, SiteName};
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -52,6 +53,18 @@ pub(crate) enum Machine {
     Database(OfSite),
     /// Ask the site's database one query of a drill.
     Query,
+}
+
+/// Arguments of a one-off command, on its server.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OneOff {
+    /// The site.
+    pub(crate) site: SiteName,
+    /// The application server.
+    pub(crate) server: ServerName,
+    /// The command and its arguments.
+    #[arg(last = true)]
+    pub(crate) command: Vec<OsString>,
 }
 
 /// The site that something on a machine is done for.

@@ -39,6 +39,7 @@ fn read(text: &str) -> Config {
         directory: None,
         vips: Some(provider::vips()),
         read: None,
+        secrets: None,
     };
     load_in(text, &around).unwrap_or_else(|errors| panic!("{}{text}", errors.in_file("file")))
 }

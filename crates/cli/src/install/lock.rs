@@ -5,6 +5,7 @@
 
 use crate::deploy::Busy;
 use crate::machines::Machines;
+use crate::operator;
 use anyhow::{Context as _, bail};
 use gaiola_control::ssh::quote;
 use gaiola_model::inventory::Host;
@@ -132,9 +133,7 @@ fn hold(arguments: &[(Host, Vec<OsString>)]) -> anyhow::Result<Vec<Holder>> {
 
 /// A command, and whose it is: `gaiola roll of root@laptop`.
 pub(crate) fn owner(doing: &str) -> String {
-    let user = std::env::var("USER").unwrap_or_else(|_| "somebody".into());
-    let host = rustix::system::uname();
-    format!("{doing} of {user}@{}", host.nodename().to_string_lossy())
+    format!("{doing} of {}", operator::name())
 }
 
 /// Another command changes the machines.

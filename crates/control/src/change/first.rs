@@ -1,19 +1,20 @@
 //! The first `up`: makes a placement that switches the servers on and so creates the store.
 
 use super::release::{make_release, spread};
-use super::{STORE_LIMIT, found_store, step, store};
+use super::{Local, STORE_LIMIT, found_store, secrets, step, store};
 use crate::api::steps::Steps;
-use crate::api::{Digest, Outcome, refused};
+use crate::api::{Outcome, refused};
 use crate::provider::{Elsewhere, Parcel};
 use crate::site::Site;
 use gaiola_agent::state::Order;
 use gaiola_core::rollout;
 use gaiola_model::inventory::Host;
 use gaiola_model::placement::{Desired, Revision};
-use gaiola_model::{Config, Exit, Placement, SiteName};
+use gaiola_model::{Exit, Placement, SiteName};
 use gaiola_store::view::Keys;
 use gaiola_store::{Expected, Store, StoreError, Txn};
 use gaiola_wire::hex;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -83,11 +84,13 @@ fn unsure(silent: &[Host]) -> String {
 /// did not reach the store, its servers are used.
 pub(super) async fn found(
     site: &Rc<Site>,
-    config: Config,
-    contents: &Digest,
+    local: Local<'_>,
     deadline: Instant,
     steps: &mut Steps,
 ) -> Result<Revision, Outcome> {
+    let Local {
+        config, contents, ..
+    } = local;
     let inventory = site.provider.inventory(&config, None);
     let inventory = inventory.map_err(|error| refused(Exit::Failed, error.to_string()))?;
     let earlier = site
@@ -107,6 +110,8 @@ pub(super) async fn found(
             ),
         ));
     }
+    let secrets = secrets::with(site, &BTreeMap::new(), local.secrets).await?;
+    secrets::refuse_missing_of(&config, &secrets)?;
     let release = make_release(site, &config, contents, None, steps).await?;
     let parcel = Parcel {
         config: &config,
@@ -114,7 +119,10 @@ pub(super) async fn found(
         release: &release,
     };
     spread(site, parcel, steps).await;
-    let desired = Desired::first(config, release, inventory);
+    let desired = Desired {
+        secrets,
+        ..Desired::first(config, release, inventory)
+    };
     let incarnation = match earlier {
         Some(earlier) => earlier.incarnation,
         None => random_token().map_err(|error| refused(Exit::Failed, error.to_string()))?,

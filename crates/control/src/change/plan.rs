@@ -173,6 +173,7 @@ mod tests {
             release: ReleaseNumber(3),
             attempt: 0,
             instance: None,
+            settings: false,
             reason: "exit status 1".into(),
         });
         let again = planned_run(&held.config, &held, false, Some(&placement));

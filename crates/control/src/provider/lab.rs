@@ -11,7 +11,8 @@ pub mod network;
 pub mod order;
 pub mod servers;
 
-use super::folder::{boot_number, store_over};
+use super::folder::{self, boot_number, store_over};
+use super::seal::SealRequest;
 use crate::api::{Access, Disk, Enter, Harm};
 use faults::FaultError;
 use front_door::Targets;
@@ -19,6 +20,7 @@ use gaiola_agent::state::{Order, State};
 use gaiola_core::topology;
 use gaiola_model::placement::{BootNumber, ObservedProvider, Placement, Revision};
 use gaiola_model::schema::SCHEMA;
+use gaiola_model::secret::Sealed;
 use gaiola_model::{ServerName, SiteName};
 use gaiola_net::pki::{Authority, PkiError};
 use gaiola_os::namespace;
@@ -147,6 +149,16 @@ pub struct Lab {
 }
 
 impl Lab {
+    /// Encrypts a secret with the key that follows from the site's passwords.
+    pub fn seal(&self, asked: &SealRequest) -> Result<Sealed, String> {
+        let order = self.order.borrow().clone();
+        let schema = order.map_or(SCHEMA, |order| order.placement.schema);
+        let secrets = folder::secrets(&self.state, schema);
+        let secrets = secrets.map_err(|error| gaiola_os::chain(&error))?;
+        let sealed = asked.seal(&self.site, &secrets.sealing_key());
+        sealed.map_err(|error| error.to_string())
+    }
+
     /// Enters namespaces of the lab's own and puts up its network. Of the order nothing is followed yet.
     ///
     /// # Errors

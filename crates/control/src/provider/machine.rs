@@ -23,6 +23,7 @@ pub use servers::run;
 pub use units::{files as unit_files, program};
 
 use super::folder::store_over;
+use super::seal::SealRequest;
 use super::{Delivery, Elsewhere, Parcel};
 use crate::api::machine::MachineSetup;
 use crate::api::{Access, Disk, Enter, Harm};
@@ -31,6 +32,7 @@ use gaiola_core::machines::{self, Held, Power};
 use gaiola_core::topology;
 use gaiola_model::inventory::Host;
 use gaiola_model::placement::{BootNumber, Placement, ReleaseNumber, Revision};
+use gaiola_model::secret::Sealed;
 use gaiola_model::{ServerName, SiteName};
 use gaiola_net::pki::PkiError;
 use gaiola_store::view::View;
@@ -198,6 +200,25 @@ impl Machine {
         let mut all = machines::addresses(prepared, placement);
         all.remove(&setup.host);
         all
+    }
+
+    /// Encrypts a secret, here or on the first machine that keeps the site's passwords.
+    pub async fn seal(&self, asked: &SealRequest) -> Result<Sealed, String> {
+        if let Some((secrets, _)) = kept_secrets(&self.state) {
+            let sealed = asked.seal(&self.site, &secrets.sealing_key());
+            return sealed.map_err(|error| error.to_string());
+        }
+        let mut last = None;
+        for (host, address) in self.others() {
+            match self.peers.seal(address, asked).await {
+                Ok(sealed) => return Ok(sealed),
+                Err(error) => last = Some(format!("{host}: {}", gaiola_os::chain(&error))),
+            }
+        }
+        let last = last.unwrap_or_else(|| "there is no other machine".into());
+        Err(format!(
+            "no machine that keeps the site's passwords did it; the last one asked said: {last}"
+        ))
     }
 
     /// The addresses of all machines, as this one was prepared last.

@@ -84,6 +84,7 @@ impl Case {
             release: ReleaseNumber(2),
             attempt: 0,
             instance: None,
+            settings: false,
             reason: "exit status 1".into(),
         };
         let words = failure.in_words();
@@ -157,7 +158,7 @@ fn what_is_there_just_in_time_is_done() {
 
 #[test]
 fn a_release_that_is_given_up_fails_its_deployment_and_no_other_change() {
-    let why = "release 1 was given up: exit status 1; what ran before goes on";
+    let why = "release 2 was given up: exit status 1; what ran before goes on";
     let case = Case::settled().given_up().good();
     assert_eq!(
         case.step(&mut follow(true), at(1)),

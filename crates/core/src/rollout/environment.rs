@@ -1,17 +1,17 @@
 //! The environments of instances and `release` commands: the placement holds each one in use once, under a number.
 
-use gaiola_model::config::Variables;
+use gaiola_model::placement::Environment;
 use gaiola_model::{Desired, Placement};
 use std::collections::BTreeSet;
 
 /// The number of the desired environment: 0 for none, the one under which it is held, or the next one.
 pub(super) fn wanted(desired: &Desired, placement: &Placement) -> u64 {
-    let wanted = desired.config.app_env();
-    if wanted.is_empty() {
+    let wanted = desired.environment();
+    if wanted.variables.is_empty() {
         return 0;
     }
     let held = &placement.environments;
-    let same = held.iter().find(|(_, variables)| **variables == wanted);
+    let same = held.iter().find(|(_, environment)| **environment == wanted);
     let next = || held.last_key_value().map_or(1, |(last, _)| last + 1);
     same.map_or_else(next, |(number, _)| *number)
 }
@@ -21,7 +21,7 @@ pub(super) fn hold(placement: &mut Placement, desired: &Desired) {
     let number = wanted(desired, placement);
     if number > 0 {
         let held = placement.environments.entry(number);
-        held.or_insert_with(|| desired.config.app_env());
+        held.or_insert_with(|| desired.environment());
     }
 }
 
@@ -32,6 +32,6 @@ pub(super) fn drop_unused(placement: &mut Placement, desired: &Desired) {
     let run = placement.release_run.iter().map(|run| run.env);
     let mut used: BTreeSet<u64> = instances.chain(good).chain(run).collect();
     used.insert(wanted(desired, placement));
-    let is_used = |number: &u64, _: &mut Variables| used.contains(number);
+    let is_used = |number: &u64, _: &mut Environment| used.contains(number);
     placement.environments.retain(is_used);
 }

@@ -344,12 +344,7 @@ impl RollOutStep<'_> {
 
     /// Ends the roll-out halfway: the old instances continue, the failed one is removed.
     fn give_up(&mut self, name: InstanceName, why: &str) {
-        let reason = format!("{name} {why}");
-        self.report(
-            name.server,
-            format!("release {} is given up: {reason}", self.release_number()),
-        );
-        self.fail(Some(name), reason);
+        self.fail(name.server, Some(name), format!("{name} {why}"));
         self.drain_instance(name);
         self.publish_web_releases();
     }

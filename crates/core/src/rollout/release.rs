@@ -9,7 +9,7 @@ use super::environment;
 use super::view::View;
 use crate::topology;
 use gaiola_model::placement::{Failure, Release, ReleaseNumber, ReleaseOutcome, ReleaseRun};
-use gaiola_model::{Placement, ServerName, Tier};
+use gaiola_model::{InstanceName, Placement, ServerName, Tier};
 use std::collections::BTreeSet;
 
 /// The state of an ordered run.
@@ -79,8 +79,7 @@ impl RollOutStep<'_> {
             }) if self.is_wanted(run) && !run.stop => {
                 let reason = format!("the release command failed on {server}: {error}");
                 self.plan.release_run = None;
-                self.report(server, format!("release {release} is given up: {reason}"));
-                self.fail(None, reason);
+                self.fail(server, None, reason);
             }
             Fate::Ended(_) => {
                 self.plan.release_run = None;
@@ -163,15 +162,25 @@ impl RollOutStep<'_> {
         }
     }
 
-    /// Stops the roll-out of this generation.
-    pub(super) fn fail(&mut self, instance: Option<gaiola_model::InstanceName>, reason: String) {
-        self.plan.failed = Some(Failure {
+    /// Stops the roll-out of this generation, because of what a server saw.
+    pub(super) fn fail(
+        &mut self,
+        server: ServerName,
+        instance: Option<InstanceName>,
+        reason: String,
+    ) {
+        let release = self.release_number();
+        let good = self.plan.good.as_ref();
+        let failure = Failure {
             generation: self.desired.generation,
-            release: self.release_number(),
+            release,
             attempt: self.desired.attempt,
             instance,
+            settings: good.is_some_and(|good| good.release == release),
             reason,
-        });
+        };
+        self.report(server, failure.as_it_happens());
+        self.plan.failed = Some(failure);
     }
 
     /// Web servers search the new release as soon as its instances may start, and the old ones until their last

@@ -3,10 +3,9 @@
 use super::World;
 use crate::violation::{Rule, Violation};
 use gaiola_core::topology::{self, TrafficTarget};
-use gaiola_model::config::Variables;
 use gaiola_model::placement::{
-    DatabaseRole, DoorState, Encryption, InstanceState, Phase, PlacedInstance, ReleaseNumber,
-    Template,
+    DatabaseRole, DoorState, Encryption, Environment, InstanceState, Phase, PlacedInstance,
+    ReleaseNumber, Template,
 };
 use gaiola_model::{InstanceName, Placement, ServerName, Tier, Time};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,8 +32,11 @@ impl Checker {
 }
 
 /// What an environment's number stands for; 0: nothing.
-fn environment(placement: &Placement, number: u64) -> &Variables {
-    static NONE: Variables = Variables::new();
+fn environment(placement: &Placement, number: u64) -> &Environment {
+    static NONE: Environment = Environment {
+        variables: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+    };
     placement.environments.get(&number).unwrap_or(&NONE)
 }
 
@@ -58,8 +60,8 @@ fn check_environments(stored: &Placement, next: &Placement) -> Result<(), Violat
             return Err(Rule::Environment.broken(how));
         }
     }
-    let different: BTreeSet<&Variables> = held.values().collect();
-    match different.len() == held.len() {
+    let mut all = held.values().enumerate();
+    match all.all(|(at, one)| held.values().skip(at + 1).all(|other| other != one)) {
         true => Ok(()),
         false => Err(Rule::Environment.broken(format!("one is held twice: {held:?}"))),
     }
@@ -310,7 +312,7 @@ impl World {
             .as_ref()
             .filter(|_| next.failed.is_some() || !prepared);
         let of = |good: &Template| (good.release, good.database, good.encrypted);
-        let wanted_env = config.app_env();
+        let wanted_env = self.desired.environment();
         let wanted_env = good.map_or(&wanted_env, |good| environment(next, good.env));
         (placed.release, placed.database, placed.encrypted) != good.map_or(wanted, of)
             || environment(next, placed.env) != wanted_env

@@ -4,6 +4,7 @@ use super::hosts::NEVER;
 use super::{NETWORK, World, config};
 use gaiola_core::rollout::Facts;
 use gaiola_model::placement::ReleaseNumber;
+use gaiola_model::secret::{HeldSecret, Sealed, SecretName};
 use gaiola_model::{Inventory, Revision, ServerName, Tier, Time};
 use std::time::Duration;
 
@@ -187,6 +188,24 @@ impl World {
         self.now + Duration::from_secs(self.rng.u64(least..most))
     }
 
+    /// No variable, one, or one that refers to a secret, which has another value each time.
+    fn change_environment(&mut self, colour: &str) {
+        let secret: SecretName = "COLOUR".parse().expect("it is a name");
+        let value = match colour {
+            "0" => return self.desired.config.env.clear(),
+            "1" => colour.to_string(),
+            _ => format!("{{secret.{secret}}}"),
+        };
+        self.desired.config.env.insert(secret.to_string(), value);
+        let sealed = Sealed(format!("of generation {}", self.desired.generation));
+        let held = HeldSecret {
+            sealed,
+            set: String::new(),
+            by: "the operator".into(),
+        };
+        self.desired.secrets.insert(secret, held);
+    }
+
     fn change_desired(&mut self) {
         let database_too = Tier::ALL.into_iter().chain([Tier::Database; 2]);
         let tier = self
@@ -203,8 +222,7 @@ impl World {
             4 if self.rng.bool() => self.desired.config.app.instances = self.rng.u16(1..4),
             4 => {
                 let colour = self.rng.u8(..3).to_string();
-                let env = [("COLOUR".to_string(), colour)];
-                self.desired.config.env = env.into_iter().filter(|(_, it)| it != "0").collect();
+                self.change_environment(&colour);
             }
             5 => {
                 let names = self

@@ -5,6 +5,8 @@ use super::env_file::{self, Entry};
 use crate::file::value::Wrong;
 use crate::file::{At, Mistakes, Section, shown};
 use gaiola_model::config::Variables;
+use gaiola_model::secret::{self, SecretName};
+use std::collections::BTreeSet;
 use std::io;
 
 /// Set for every process by Gaiola itself.
@@ -19,36 +21,45 @@ const LONGEST: usize = 32 << 10;
 /// them.
 const MOST: usize = 64 << 10;
 
+/// What variables are checked against.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
+    /// Whether the site has a database.
+    pub(super) has_database: bool,
+    /// The operator's secrets; `None`: not known.
+    pub(super) secrets: Option<&'a BTreeSet<SecretName>>,
+}
+
 /// The file that `env_file` names, and the variables for every process of the site: those of it, and of `[env]` above them.
 pub(super) fn of_site(
     root: &Section<'_>,
     around: &Surroundings<'_>,
-    has_database: bool,
+    known: Known<'_>,
     mistakes: &mut Mistakes<'_>,
 ) -> (Option<String>, Variables) {
     let file = root.string("env_file", mistakes);
     let of_file = file
         .as_ref()
-        .map(|file| of_file(file, around, has_database, mistakes));
+        .map(|file| of_file(file, around, known, mistakes));
     let mut found = of_file.unwrap_or_default();
-    found.extend(of_table(root, "env", has_database, mistakes));
+    found.extend(of_table(root, "env", known, mistakes));
     (file.map(|file| file.value), found)
 }
 
 /// Variables for the app tier alone.
 pub(super) fn of_app(
     section: &Section<'_>,
-    has_database: bool,
+    known: Known<'_>,
     mistakes: &mut Mistakes<'_>,
 ) -> Variables {
-    of_table(section, "app.env", has_database, mistakes)
+    of_table(section, "app.env", known, mistakes)
 }
 
 /// Those of the table `env`, which is a section of this kind.
 fn of_table(
     section: &Section<'_>,
     kind: &'static str,
-    has_database: bool,
+    known: Known<'_>,
     mistakes: &mut Mistakes<'_>,
 ) -> Variables {
     let Some(table) = section.table("env", kind, mistakes) else {
@@ -56,14 +67,14 @@ fn of_table(
     };
     let mut found = Variables::new();
     for At { value: name, span } in table.entries() {
-        if let Err((what, hint)) = name_of(name, has_database) {
+        if let Err((what, hint)) = name_of(name, known) {
             mistakes.add(&span, format!("{} {what}", shown(name)), hint);
             continue;
         }
         let Some(value) = table.plain(name, mistakes) else {
             continue;
         };
-        match value_of(&value) {
+        match value_of(&value, known) {
             Ok(()) => _ = found.insert(name.into(), value),
             Err((what, hint)) => {
                 let span = table.value_span(name).unwrap_or(span);
@@ -78,7 +89,7 @@ fn of_table(
 fn of_file(
     At { value: path, span }: &At<String>,
     around: &Surroundings<'_>,
-    has_database: bool,
+    known: Known<'_>,
     mistakes: &mut Mistakes<'_>,
 ) -> Variables {
     let mut found = Variables::new();
@@ -95,8 +106,8 @@ fn of_file(
     for Entry { line, entry } in env_file::entries(&text) {
         let checked = entry.and_then(|(name, value)| {
             let named = |(what, hint)| (format!("{} {what}", quotable(&name)), hint);
-            name_of(&name, has_database).map_err(named)?;
-            value_of(&value).map_err(named)?;
+            name_of(&name, known).map_err(named)?;
+            value_of(&value, known).map_err(named)?;
             match found.contains_key(&name) {
                 true => Err((
                     format!("{} is set twice", shown(&name)),
@@ -136,7 +147,7 @@ pub(super) fn bound(all: &Variables, root: &Section<'_>, mistakes: &mut Mistakes
     }
 }
 
-fn name_of(name: &str, has_database: bool) -> Result<(), Wrong> {
+fn name_of(name: &str, known: Known<'_>) -> Result<(), Wrong> {
     let first = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
     let later = |byte: u8| first(byte) || byte.is_ascii_digit();
     let plain = name.bytes().next().is_some_and(first) && name.bytes().all(later);
@@ -151,7 +162,7 @@ fn name_of(name: &str, has_database: bool) -> Result<(), Wrong> {
             "leave it out (docs/file.md)",
         );
     }
-    if has_database && OF_DATABASE.contains(&name) {
+    if known.has_database && OF_DATABASE.contains(&name) {
         let hint = "leave it out, or leave out [database] if the site has one of its own";
         return wrong("is set by Gaiola, since the site has a [database]", hint);
     }
@@ -164,7 +175,7 @@ fn name_of(name: &str, has_database: bool) -> Result<(), Wrong> {
     Ok(())
 }
 
-fn value_of(value: &str) -> Result<(), Wrong> {
+fn value_of(value: &str, known: Known<'_>) -> Result<(), Wrong> {
     if value.contains('\0') {
         return Err((
             "has a NUL in it".into(),
@@ -177,5 +188,22 @@ fn value_of(value: &str) -> Result<(), Wrong> {
             format!("it is {LONGEST} at most: put it into a file of the site, and name that"),
         ));
     }
-    Ok(())
+    references(value, known.secrets)
+}
+
+/// Whether each secret that a value refers to is there.
+fn references(value: &str, secrets: Option<&BTreeSet<SecretName>>) -> Result<(), Wrong> {
+    if let Err(error) = secret::pieces(value) {
+        let hint = "refer to a secret as `{secret.NAME}`";
+        return Err((error.to_string(), hint.into()));
+    }
+    let named = secret::referred([&value.to_string()]).into_iter();
+    let missing = named.filter(|name| secrets.is_some_and(|secrets| !secrets.contains(name)));
+    match missing.into_iter().next() {
+        None => Ok(()),
+        Some(name) => Err((
+            format!("refers to the secret {name}, which is not there"),
+            format!("set it with: gaiola secret set {name}"),
+        )),
+    }
 }

@@ -92,6 +92,7 @@ fn surroundings() -> Surroundings<'static> {
             _ => Err(io::ErrorKind::NotFound.into()),
         }
         }),
+        secrets: None,
     }
 }
 
@@ -185,6 +186,21 @@ fn every_key_is_read() {
     ];
     assert_eq!(expected.app_env(), variables(all));
     assert_eq!(load(WHOLE), Ok(expected));
+}
+
+#[test]
+fn a_secret_that_is_not_there_is_reported_where_it_is_referred_to() {
+    let text = "site = 'shop'\nenv_file = 'shop.env'\n[env]\nKEY = '{secret.KEY}'\nURL = 'redis://:{secret.REDIS}@db'\n[app]\nrun = 'x'";
+    let known = ["KEY".parse().unwrap()].into();
+    let around = Surroundings {
+        secrets: Some(&known),
+        ..surroundings()
+    };
+    let errors = load_in(text, &around).unwrap_err();
+    let expected = "f:5:7: `URL` refers to the secret REDIS, which is not there; set it with: gaiola secret set REDIS";
+    assert_eq!(errors.in_file("f").to_string().trim(), expected);
+    let unknown = load(text).unwrap();
+    assert_eq!(unknown.env["KEY"], "{secret.KEY}", "{unknown:?}");
 }
 
 #[test]
@@ -299,12 +315,17 @@ fn the_examples_of_the_documentation_are_read() {
         .skip(1)
         .filter_map(|rest| rest.split("```").next())
         .collect();
-    let [whole, least, on_machines, env] = examples[..] else {
+    let [whole, least, on_machines, env, secrets] = examples[..] else {
         panic!("{examples:?}")
     };
     let with_env = load(&format!("{whole}\n{env}")).unwrap();
     assert_eq!(with_env.env["WEB_CONCURRENCY"], "4");
     assert!(load(whole).is_ok());
+    let with_secrets = load(&format!("{whole}\n{secrets}")).unwrap();
+    assert_eq!(
+        gaiola_model::secret::referred(with_secrets.env.values()).len(),
+        2
+    );
     let config = load(on_machines).unwrap();
     assert_eq!(config.machines.unwrap().all().len(), 10);
     let config = in_directory(least, "guestbook").unwrap();

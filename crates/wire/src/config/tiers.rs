@@ -117,14 +117,17 @@ pub(super) fn config(
     if machines.is_some() {
         drill.iter().for_each(|section| no_disk(section, mistakes));
     }
-    let has_database = root.has("database");
+    let known = env::Known {
+        has_database: root.has("database"),
+        secrets: around.secrets,
+    };
     let balancer = sections.tier(Tier::Balancer);
-    let (env_file, env) = env::of_site(root, around, has_database, mistakes);
+    let (env_file, env) = env::of_site(root, around, known, mistakes);
     let mut config = Config {
         site,
         balancer: balancer.map(|section| balancer_of(section, around, machines.as_ref(), mistakes)),
         web: (sections.tier(Tier::Web)).map(|section| web(section, mistakes)),
-        app: app(root, sections.tier(Tier::App), has_database, mistakes),
+        app: app(root, sections.tier(Tier::App), known, mistakes),
         database: (sections.tier(Tier::Database)).map(|section| database(section, mistakes)),
         drill: drill.map(|section| drill_of(&section, mistakes)),
         env,
@@ -310,7 +313,7 @@ fn web(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Web {
 fn app(
     root: &Section<'_>,
     section: Option<&Section<'_>>,
-    has_database: bool,
+    known: env::Known<'_>,
     mistakes: &mut Mistakes<'_>,
 ) -> App {
     let mut app = App::new(String::new());
@@ -338,7 +341,7 @@ fn app(
     if let Some(grace) = text(section, "grace", duration, mistakes) {
         app.grace = grace;
     }
-    app.env = env::of_app(section, has_database, mistakes);
+    app.env = env::of_app(section, known, mistakes);
     app
 }
 

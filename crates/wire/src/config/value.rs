@@ -3,6 +3,7 @@
 use super::VipRange;
 use crate::file::value::{Wrong, duration_up_to, size};
 use gaiola_model::inventory::Ports;
+use gaiola_model::secret;
 use ipnet::IpNet;
 use std::net::IpAddr;
 use std::path::{Component, Path};
@@ -222,6 +223,12 @@ pub(super) fn command(text: &str) -> Result<String, Wrong> {
     }
     if text.contains('\0') {
         return Err(("contains a zero byte".into(), "take it out".into()));
+    }
+    if !secret::referred([&text.to_owned()]).is_empty() {
+        return Err((
+            "has a secret in it, which everyone who can list processes could read".into(),
+            "set a variable in [env] to it, and write `$NAME` here".into(),
+        ));
     }
     Ok(text.to_owned())
 }

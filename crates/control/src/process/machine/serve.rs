@@ -8,6 +8,7 @@ use crate::api::Digest;
 use crate::provider::machine::{
     AuthorityFiles, FetchRequest, Machine, PORT, PowerRequest, SecretFiles, host_of, kept_secrets,
 };
+use crate::provider::seal::SealRequest;
 use crate::site::Site;
 use gaiola_core::machines::{self, Asked};
 use gaiola_core::topology;
@@ -33,7 +34,7 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 /// The largest request that is read.
-const LARGEST_REQUEST: usize = 64 << 10;
+const LARGEST_REQUEST: usize = 512 << 10;
 /// Timeout of reading it.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 /// Between two attempts to listen: a machine that has just started may not have its address yet.
@@ -90,6 +91,7 @@ enum Wanted {
     Power,
     Stop,
     Start,
+    Seal,
 }
 
 impl Wanted {
@@ -118,6 +120,7 @@ impl Wanted {
                 .map(|number| Self::Fetch(ReleaseNumber(number))),
             (&Method::POST, "stop", None) => Some(Self::Stop),
             (&Method::POST, "start", None) => Some(Self::Start),
+            (&Method::POST, "seal", None) => Some(Self::Seal),
             _ => None,
         }
     }
@@ -132,6 +135,7 @@ impl Wanted {
             Self::Certificates(_) => Asked::Certificates,
             Self::Fetch(_) => Asked::Fetch,
             Self::Power | Self::Stop | Self::Start => Asked::Power,
+            Self::Seal => Asked::Seal,
         }
     }
 }
@@ -195,6 +199,7 @@ impl Answers {
                 fetch_from(machine, site, host, (number, what), share).await
             }
             Wanted::Power => message(site, &machine.power()),
+            Wanted::Seal => seal(site, &body(request).await?),
             Wanted::Stop | Wanted::Start => {
                 let on = wanted == Wanted::Start;
                 let what = body(request).await?;
@@ -202,6 +207,17 @@ impl Answers {
                 switch(machine, site, (what, on), share).await
             }
         })
+    }
+}
+
+/// Where the site's passwords are kept.
+fn seal(site: &Site, asked: &SealRequest) -> Response {
+    let Some((secrets, _)) = kept_secrets(&site.state) else {
+        return not_here();
+    };
+    match asked.seal(&site.name, &secrets.sealing_key()) {
+        Ok(sealed) => message(site, &sealed),
+        Err(error) => failed(&error),
     }
 }
 
@@ -294,6 +310,7 @@ fn secrets(site: &Site, host: &Host) -> Response {
     let servers = servers.unwrap_or_default();
     let has = |tiers: &[Tier]| servers.iter().any(|server| tiers.contains(&server.tier));
     let files = SecretFiles {
+        sealing_key: has(&[Tier::App]).then(|| secrets.sealing_key().to_hex()),
         secrets: has(&[Tier::App, Tier::Database]).then_some(secrets),
         keeper_key: has(&[Tier::Balancer]).then_some(keeper_key),
     };

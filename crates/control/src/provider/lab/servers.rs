@@ -204,6 +204,10 @@ fn prepare(lab: &Lab, order: &Order, server: ServerName) -> Result<Boot, ServerE
         keeper_key: (server.tier == Tier::Balancer)
             .then(|| folder::keeper_key(&lab.state))
             .transpose()?,
+        sealing_key: (server.tier == Tier::App)
+            .then(|| folder::secrets(&lab.state, order.placement.schema))
+            .transpose()?
+            .map(|secrets| secrets.sealing_key().to_hex()),
         program: Some(lab.state.program(server)),
         path: PATH.into(),
         disk: disk(lab, order, server),

@@ -1,5 +1,6 @@
 //! Requests to the other machines of the site, over mutual TLS.
 
+use super::super::seal::SealRequest;
 use super::identity::Identity;
 use crate::api::Digest;
 use gaiola_agent::engine::Secrets;
@@ -9,6 +10,7 @@ use gaiola_model::ServerName;
 use gaiola_model::inventory::Host;
 use gaiola_model::placement::ReleaseNumber;
 use gaiola_model::schema::SCHEMA;
+use gaiola_model::secret::Sealed;
 use gaiola_net::client::{ClientError, Request, Response, Stream, Target};
 use gaiola_net::pki::PkiError;
 use gaiola_wire::document::{self, DocumentError};
@@ -68,6 +70,9 @@ pub struct SecretFiles {
     pub secrets: Option<Secrets>,
     /// The secret of the VIP keepers; `None`: it has no balancer.
     pub keeper_key: Option<String>,
+    /// The key that opens the operator's secrets, in hexadecimal; `None`: it has no application server.
+    #[serde(default)]
+    pub sealing_key: Option<String>,
 }
 
 /// What a machine is to fetch from the one that asks.
@@ -183,6 +188,12 @@ impl Peers {
         let request = self.post(format!("/fetch/{number}"), what)?;
         let _: bool = self.ask(at, &request, FETCH_LIMIT).await?;
         Ok(())
+    }
+
+    /// Has a machine that keeps the site's passwords encrypt a secret.
+    pub async fn seal(&self, at: IpAddr, asked: &SealRequest) -> Result<Sealed, PeerError> {
+        let request = self.post("/seal".into(), asked)?;
+        self.ask(at, &request, LIMIT).await
     }
 
     /// What the last `up` or `down` said that a machine knows of.

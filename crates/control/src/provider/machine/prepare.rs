@@ -82,6 +82,7 @@ pub(super) async fn prepare(
         database_user: Some(user),
         site_user: Some(find(super::SITE_USER)?),
         keeper_key: secrets.keeper_key,
+        sealing_key: secrets.sealing_key,
         program: Some(super::program().into()),
         path: PATH.into(),
         disk: None,
@@ -130,31 +131,41 @@ async fn secrets(
     let has_passwords = order.placement.config.database.is_some()
         && matches!(server.tier, Tier::App | Tier::Database);
     let has_key = server.tier == Tier::Balancer;
+    let opens = server.tier == Tier::App;
     let path = machine.state.server(server).join("secrets.json");
     let own = |path: &Path| read_document::<Secrets>(path).ok();
     let mut known = SecretFiles {
         secrets: own(&path).or_else(|| own(&machine.state.secrets())),
         keeper_key: held.and_then(|held| held.keeper_key.clone()),
+        sealing_key: held.and_then(|held| held.sealing_key.clone()),
     };
+    let derived = |passwords: &Secrets| passwords.sealing_key().to_hex();
+    known.sealing_key = known
+        .sealing_key
+        .or_else(|| known.secrets.as_ref().map(derived));
     if known.keeper_key.is_none() {
         known.keeper_key = read_json(&machine.state.keeper_key()).ok();
     }
-    let is_missing =
-        has_passwords && known.secrets.is_none() || has_key && known.keeper_key.is_none();
-    if is_missing {
+    let is_missing = |known: &SecretFiles| {
+        has_passwords && known.secrets.is_none()
+            || has_key && known.keeper_key.is_none()
+            || opens && known.sealing_key.is_none()
+    };
+    if is_missing(&known) {
         let mut last = None;
         for (host, address) in machine.others() {
             match machine.peers.secrets(address).await {
                 Ok(given) => {
                     known.secrets = known.secrets.or(given.secrets);
                     known.keeper_key = known.keeper_key.or(given.keeper_key);
+                    known.sealing_key = known.sealing_key.or(given.sealing_key);
                     last = None;
                     break;
                 }
                 Err(error) => last = Some((host, error)),
             }
         }
-        if has_passwords && known.secrets.is_none() || has_key && known.keeper_key.is_none() {
+        if is_missing(&known) {
             let what = "its secrets are missing";
             return Err(PrepareError::NoAuthority { what, last });
         }
@@ -162,6 +173,7 @@ async fn secrets(
     Ok(SecretFiles {
         secrets: known.secrets.filter(|_| has_passwords),
         keeper_key: known.keeper_key.filter(|_| has_key),
+        sealing_key: known.sealing_key.filter(|_| opens),
     })
 }
 
