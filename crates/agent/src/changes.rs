@@ -4,7 +4,7 @@ use gaiola_core::resources;
 use gaiola_model::event::{Event, Severity, Subject};
 use gaiola_model::placement::{DatabaseRole, InstanceState, ObservedInstance};
 use gaiola_model::resources::{Descriptors, Disk, DiskState, Resources};
-use gaiola_model::{InstanceName, Observed};
+use gaiola_model::{InstanceName, Observed, WorkerName};
 
 /// Events between two observations of one server, in reporting order.
 pub(super) fn between(before: &Observed, after: &Observed) -> Vec<Event> {
@@ -32,6 +32,12 @@ pub(super) fn between(before: &Observed, after: &Observed) -> Vec<Event> {
         if let Some((severity, kind, text)) =
             of_instance(*name, before.instances.get(name), instance)
         {
+            report(severity, kind, text);
+        }
+    }
+    for (name, worker) in &after.workers {
+        let was = before.workers.get(name);
+        if let Some((severity, kind, text)) = of_worker(name, was, worker) {
             report(severity, kind, text);
         }
     }
@@ -165,6 +171,25 @@ fn of_instance(
             format!("{name} is unhealthy: {}", now.reason),
         )),
         InstanceState::Starting | InstanceState::Stopping => None,
+    }
+}
+
+fn of_worker(
+    name: &WorkerName,
+    before: Option<&ObservedInstance>,
+    now: &ObservedInstance,
+) -> Option<(Severity, &'static str, String)> {
+    if before.map(|before| before.state) == Some(now.state) {
+        return None;
+    }
+    match now.state {
+        InstanceState::Ready => Some((Severity::Info, "worker.runs", format!("{name} runs"))),
+        InstanceState::Crashed => Some((
+            Severity::Warning,
+            "worker.crashed",
+            format!("{name} {}", now.reason),
+        )),
+        _ => None,
     }
 }
 

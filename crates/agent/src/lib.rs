@@ -46,7 +46,7 @@ use gaiola_core::topology::{self, Paths};
 use gaiola_model::event::{Event, Severity, Subject};
 use gaiola_model::placement::ProxyFiles;
 use gaiola_model::schema::unnumbered;
-use gaiola_model::{InstanceName, Observed, Revision, Tier};
+use gaiola_model::{InstanceName, Observed, Revision, Tier, WorkerName};
 use gaiola_net::pki::PkiError;
 use gaiola_os::process::{own_program, reap_all};
 use gaiola_store::events::{self, Events};
@@ -259,7 +259,9 @@ impl Agent {
         let name = ended.name();
         // Events of instances come from comparing observations; those of a release run are its outcome.
         let has_events_of_its_own =
-            name.parse::<InstanceName>().is_ok() || name.starts_with("release-");
+            name.parse::<InstanceName>().is_ok()
+                || name.parse::<WorkerName>().is_ok()
+                || name.starts_with("release-");
         if self.supervisor.is_unexpected(&ended) && !has_events_of_its_own {
             self.report(Event {
                 time: events::now(),

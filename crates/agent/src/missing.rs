@@ -11,25 +11,33 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 impl Agent {
-    /// Takes instances out whose release is not here, or whose environment cannot be read. One that runs stays as it is.
+    /// Takes instances and workers out whose release is not here, or whose environment cannot be read. One that runs stays as it is.
     pub(super) fn withhold(
         &self,
         wanted: &mut BTreeMap<String, WantedProcess>,
         placement: &Placement,
     ) {
-        let here = placement.instances.iter();
-        let here = here.filter(|(name, _)| name.server == self.boot.server);
-        for (name, placed) in here {
-            let is_open = self.environments.is_open(placed.env);
-            if is_open && is_here(&self.boot, placement, placed.release) {
+        for (name, release, env) in self.placed_here(placement) {
+            if self.environments.is_open(env) && is_here(&self.boot, placement, release) {
                 continue;
             }
-            let name = name.to_string();
             match (self.supervisor.running_as(&name), wanted.get_mut(&name)) {
                 (Some(running), Some(wanted)) => wanted.launch.clone_from(running),
                 _ => _ = wanted.remove(&name),
             }
         }
+    }
+
+    /// The instances and workers of this server, each with its release and the number of its environment.
+    fn placed_here(&self, placement: &Placement) -> Vec<(String, ReleaseNumber, u64)> {
+        let server = self.boot.server;
+        let instances = placement.instances.iter();
+        let instances = instances.filter(|(name, _)| name.server == server);
+        let instances = instances.map(|(name, it)| (name.to_string(), it.release, it.env));
+        let workers = placement.workers.iter();
+        let workers = workers.filter(|(name, _)| name.server == server);
+        let workers = workers.map(|(name, it)| (name.to_string(), it.release, it.env));
+        instances.chain(workers).collect()
     }
 
     /// Takes instances out that would take the port of the proxy in front of them. One that runs stays as it is.
@@ -77,10 +85,9 @@ impl Agent {
 
     /// Why environments of what should run here cannot be read.
     pub(super) fn closed_environments(&self, order: &Order) -> Option<String> {
-        let here = order.placement.instances.iter();
-        let here = here.filter(|(name, _)| name.server == self.boot.server);
+        let here = self.placed_here(&order.placement).into_iter();
         let run = self.ordered_run(order).map(|run| run.env);
-        let mut all = here.map(|(_, placed)| placed.env).chain(run);
+        let mut all = here.map(|(_, _, env)| env).chain(run);
         let why = all.find_map(|number| self.environments.why_closed(number))?;
         Some(format!("{why}; what needs it waits"))
     }
@@ -88,10 +95,9 @@ impl Agent {
     /// What is withheld, in words.
     pub(super) fn missing_files(&self, order: &Order) -> Option<String> {
         let placement = &order.placement;
-        let here = placement.instances.iter();
-        let here = here.filter(|(name, _)| name.server == self.boot.server);
+        let here = self.placed_here(placement).into_iter();
         let run = self.ordered_run(order).map(|run| run.release);
-        let needed = here.map(|(_, placed)| placed.release).chain(run);
+        let needed = here.map(|(_, release, _)| release).chain(run);
         let files = topology::files_wanted(placement, self.boot.server);
         let needed = needed.chain(files.releases);
         let needed = needed.filter(|release| !is_here(&self.boot, placement, *release));

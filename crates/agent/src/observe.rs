@@ -9,11 +9,17 @@ use super::secrets::Hidden;
 use super::supervisor::Condition;
 use crate::state::Order;
 use gaiola_core::topology;
-use gaiola_model::placement::{InstanceState, ObservedInstance, Phase, PlacedInstance};
+use gaiola_model::placement::{
+    InstanceState, ObservedInstance, Phase, PlacedInstance, PlacedWorker, ReleaseNumber,
+};
 use gaiola_model::schema::{SCHEMA, unnumbered};
-use gaiola_model::{InstanceName, Observed, Revision};
+use gaiola_model::{InstanceName, Observed, Revision, WorkerName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
+
+/// A worker that has run for so long is taken to run: nothing else says so of a process that answers nobody.
+const STEADY: Duration = Duration::from_secs(3);
 
 impl Agent {
     /// The instances with a running process, and how to poll them.
@@ -49,6 +55,7 @@ impl Agent {
             proxy,
             vips: balancer.map(held).unwrap_or_default(),
             instances: self.instances(),
+            workers: self.workers(),
             database: database.and_then(Database::observed),
             release_run: self.release_outcome(),
             store_data: Some(self.boot.store_data().exists()),
@@ -93,6 +100,68 @@ impl Agent {
         observed.collect()
     }
 
+    /// The workers that are placed here, and those that are being stopped.
+    fn workers(&self) -> BTreeMap<WorkerName, ObservedInstance> {
+        let placed = self.order.placement.workers.iter();
+        let here = placed.filter(|(name, _)| name.server == self.boot.server);
+        let here = here.filter_map(|(name, placed)| Some((name.clone(), self.worker(name, placed)?)));
+        let stopping = self.supervisor.being_stopped();
+        let stopping = stopping.filter_map(|name| name.parse::<WorkerName>().ok());
+        let nothing = ObservedInstance {
+            release: ReleaseNumber(0),
+            run: String::new(),
+            state: InstanceState::Stopping,
+            restarts: 0,
+            reason: "is being stopped".into(),
+        };
+        let mut all: BTreeMap<_, _> = stopping.map(|name| (name, nothing.clone())).collect();
+        all.extend(here);
+        all
+    }
+
+    /// The state of a worker; `None` before its process is wanted.
+    fn worker(&self, name: &WorkerName, placed: &PlacedWorker) -> Option<ObservedInstance> {
+        let process = name.to_string();
+        let (state, reason) = match self.supervisor.condition(&process)? {
+            Condition::Running if self.supervisor.has_run_for(&process, STEADY) => {
+                (InstanceState::Ready, String::new())
+            }
+            Condition::Running => (InstanceState::Starting, "was started just now".into()),
+            other => self.not_running(other, &process, &placed.run, placed.env),
+        };
+        Some(ObservedInstance {
+            release: placed.release,
+            run: placed.run.clone(),
+            state,
+            restarts: self.supervisor.restarts(&process),
+            reason,
+        })
+    }
+
+    /// The state of a process that does not run, and why.
+    fn not_running(
+        &self,
+        condition: Condition,
+        process: &str,
+        command: &str,
+        env: u64,
+    ) -> (InstanceState, String) {
+        match condition {
+            Condition::Starting | Condition::Running => {
+                (InstanceState::Starting, "is being started".into())
+            }
+            Condition::Down(why) => {
+                let hidden = Hidden {
+                    command,
+                    secrets: self.environments.secrets(env),
+                };
+                let cause = self.logs.cause(process, hidden);
+                (InstanceState::Crashed, format!("{why}{cause}"))
+            }
+            Condition::Stopping => (InstanceState::Stopping, "is being stopped".into()),
+        }
+    }
+
     /// The state of an instance; `None` before its process is wanted.
     fn instance(
         &self,
@@ -106,16 +175,7 @@ impl Agent {
                 Some(answer) => (answer.state, answer.reason.clone().unwrap_or_default()),
                 None => (InstanceState::Starting, "has not answered yet".into()),
             },
-            Condition::Starting => (InstanceState::Starting, "is being started".into()),
-            Condition::Down(why) => {
-                let hidden = Hidden {
-                    command: &placed.run,
-                    secrets: self.environments.secrets(placed.env),
-                };
-                let cause = self.logs.cause(&process, hidden);
-                (InstanceState::Crashed, format!("{why}{cause}"))
-            }
-            Condition::Stopping => (InstanceState::Stopping, "is being stopped".into()),
+            other => self.not_running(other, &process, &placed.run, placed.env),
         };
         Some(ObservedInstance {
             release: placed.release,

@@ -4,8 +4,8 @@ use super::environment::Environments;
 use super::supervisor::WantedProcess;
 use crate::state::{Boot, Order};
 use gaiola_core::topology;
-use gaiola_model::placement::{PlacedInstance, ReleaseRun, Template};
-use gaiola_model::{InstanceName, Placement, Revision, Tier};
+use gaiola_model::placement::{PlacedInstance, PlacedWorker, ReleaseRun, Template};
+use gaiola_model::{InstanceName, Placement, Revision, Tier, WorkerName};
 use gaiola_os::process::{Launch, OWN_PROGRAM};
 use gaiola_store::etcd::{self, EtcdMember, Join};
 use std::collections::BTreeMap;
@@ -63,6 +63,10 @@ pub(super) fn wanted(
             name.to_string(),
             self::instance(given, placement, *name, instance),
         );
+    }
+    let workers = placement.workers.iter();
+    for (name, placed) in workers.filter(|(name, _)| name.server == boot.server) {
+        all.insert(name.to_string(), worker(given, placement, name, placed));
     }
     all
 }
@@ -184,6 +188,33 @@ fn instance(
     WantedProcess {
         launch,
         grace: placement.config.app.grace,
+        restart: true,
+        takes_over: false,
+    }
+}
+
+fn worker(
+    given: Given<'_>,
+    placement: &Placement,
+    name: &WorkerName,
+    placed: &PlacedWorker,
+) -> WantedProcess {
+    let boot = given.boot;
+    let urls = given.urls.filter(|_| placed.database);
+    let mut env = site_env(boot, &placed.release.to_string(), urls);
+    env.extend(given.environments.variables(placed.env));
+    env.push(("INSTANCE".into(), name.to_string().into()));
+    let config = placement.config.workers.get(&name.kind);
+    let grace = config.and_then(|worker| worker.grace);
+    WantedProcess {
+        launch: shell(
+            boot,
+            &name.to_string(),
+            &in_place_of_the_shell(&placed.run),
+            boot.release(placed.release),
+            env,
+        ),
+        grace: grace.unwrap_or(placement.config.app.grace),
         restart: true,
         takes_over: false,
     }

@@ -171,6 +171,17 @@ impl Supervisor {
         self.decided.running_as(name)
     }
 
+    /// Whether a process has run for so long, and is not being stopped.
+    pub(super) fn has_run_for(&self, name: &str, span: Duration) -> bool {
+        let since = self.decided.runs_since(name);
+        since.is_some_and(|since| self.now() - since >= span)
+    }
+
+    /// The processes that were asked to stop and have not ended, descendants among them.
+    pub(super) fn being_stopped(&self) -> impl Iterator<Item = &str> {
+        self.decided.being_stopped()
+    }
+
     /// How often a process exited by itself since it was first wanted.
     pub(super) fn restarts(&self, name: &str) -> u32 {
         let mut all = self.decided.restarts();

@@ -4,7 +4,7 @@ use crate::rollout;
 use gaiola_model::inventory::Host;
 use gaiola_model::placement::{InstanceState, ObservedInstance, ReleaseNumber};
 use gaiola_model::status::{ServerState, Status};
-use gaiola_model::{InstanceName, Observed, Placement, ServerName, Time};
+use gaiola_model::{Observed, Placement, ServerName, Time};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -35,6 +35,9 @@ pub enum Next {
     Late(Vec<String>),
 }
 
+/// An instance or a worker, and its server.
+type Process = (ServerName, String);
+
 /// One change.
 #[derive(Clone, Debug)]
 pub struct Follow {
@@ -43,7 +46,7 @@ pub struct Follow {
     settled_since: Option<Time>,
     /// Instances that are not ready while there are no old ones: since when each is waited for, and how often it had
     /// crashed by then. The conductor has nothing to roll back to and keeps retrying.
-    unready: BTreeMap<InstanceName, (Time, u32)>,
+    unready: BTreeMap<Process, (Time, u32)>,
 }
 
 impl Follow {
@@ -108,16 +111,17 @@ impl Follow {
     fn hopeless(&mut self, now: Time, sight: Sight<'_>) -> Option<String> {
         let unready = unready(sight);
         self.unready.retain(|name, _| unready.contains_key(name));
-        unready.into_iter().find_map(|(name, seen)| {
+        unready.into_iter().find_map(|(process, seen)| {
             let first = (now, seen.restarts);
-            let (since, ended) = *self.unready.entry(name).or_insert(first);
+            let (server, name) = process.clone();
+            let (since, ended) = *self.unready.entry(process).or_insert(first);
             let ends = seen.restarts.saturating_sub(ended) >= rollout::MAX_CRASHES;
             let crashes = seen.state == InstanceState::Crashed && ends;
             let why = if crashes { "keeps ending" } else { "does not get ready" };
             (crashes || now - since >= rollout::READY_DEADLINE).then(|| {
                 format!(
-                    "{name} {why}: {}; it is restarted again and again; for its output run: gaiola logs -n {}",
-                    seen.reason, name.server
+                    "{name} {why}: {}; it is restarted again and again; for its output run: gaiola logs -n {server}",
+                    seen.reason
                 )
             })
         })
@@ -162,8 +166,8 @@ fn silent_machines(status: &Status) -> BTreeMap<&Host, Vec<ServerName>> {
     machines
 }
 
-/// Instances that are not ready, if all are of the release that this change leads to: others are still to be exchanged.
-fn unready(sight: Sight<'_>) -> BTreeMap<InstanceName, &ObservedInstance> {
+/// Instances and workers that are not ready, if all are of the release that this change leads to: others are still to be exchanged.
+fn unready(sight: Sight<'_>) -> BTreeMap<Process, &ObservedInstance> {
     let Some(placement) = sight.placement else {
         return BTreeMap::new();
     };
@@ -172,11 +176,16 @@ fn unready(sight: Sight<'_>) -> BTreeMap<InstanceName, &ObservedInstance> {
     if last.is_none() || releases.any(|release| Some(release) != last) {
         return BTreeMap::new();
     }
-    let seen = sight.observed.iter().flat_map(|seen| &seen.instances);
-    let unready = seen.filter(|(name, seen)| {
-        placement.instances.contains_key(name) && seen.state != InstanceState::Ready
-    });
-    unready.map(|(name, seen)| (*name, seen)).collect()
+    let observed = sight.observed.iter();
+    let instances = observed.clone().flat_map(|seen| &seen.instances);
+    let instances = instances.filter(|(name, _)| placement.instances.contains_key(name));
+    let instances = instances.map(|(name, seen)| ((name.server, name.to_string()), seen));
+    let workers = observed.flat_map(|seen| &seen.workers);
+    let workers = workers.filter(|(name, _)| placement.workers.contains_key(name));
+    let workers = workers.map(|(name, seen)| ((name.server, name.to_string()), seen));
+    let all = instances.chain(workers);
+    let unready = all.filter(|(_, seen)| seen.state != InstanceState::Ready);
+    unready.collect()
 }
 
 /// The release of all instances once this change is done: the desired one, or the last good one if that was given up. `None`

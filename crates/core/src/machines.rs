@@ -174,12 +174,15 @@ pub fn releases_needed<'a>(
     let here = servers_on(placement, host);
     let instances = placement.instances.iter();
     let instances = instances.filter(|(name, _)| here.contains(&name.server));
+    let workers = placement.workers.iter();
+    let workers = workers.filter(|(name, _)| here.contains(&name.server));
     let run = placement.release_run.iter();
     let run = run.filter(|run| here.contains(&run.server));
     let has_web = here.iter().any(|server| server.tier == Tier::Web);
     let web = placement.web_releases.iter().filter(|_| has_web);
     instances
         .map(|(_, instance)| instance.release)
+        .chain(workers.map(|(_, worker)| worker.release))
         .chain(run.map(|run| run.release))
         .chain(web.copied())
         .map(|number| (number, digest_of(placement, number)))

@@ -24,6 +24,7 @@ mod schema;
 mod servers;
 mod settled;
 mod view;
+mod workers;
 
 pub use auto_replace::{AutoReplace, Kept, auto_replace, machines_to_ask};
 pub use facts::Facts;
@@ -108,6 +109,7 @@ pub fn first(desired: &Desired, incarnation: String) -> Placement {
         release_run: None,
         servers: servers.collect(),
         instances: BTreeMap::new(),
+        workers: BTreeMap::new(),
         environments: BTreeMap::new(),
         vips: BTreeMap::new(),
         network: desired.inventory.network.clone(),
@@ -280,6 +282,7 @@ impl<'a> RollOutStep<'a> {
         self.remove_servers();
         self.publish_web_releases();
         self.replace_instances();
+        self.place_workers();
         self.lead_doors();
         self.keep_network();
         self.raise_schema();

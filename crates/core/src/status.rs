@@ -16,7 +16,7 @@ use gaiola_model::placement::{
 use gaiola_model::resources::Resources;
 use gaiola_model::status::{
     Generation, InstanceStatus, MayFail, ReleaseStatus, SCHEMA, ServerState, ServerStatus, Status,
-    VipStatus,
+    VipStatus, WorkerStatus,
 };
 use gaiola_model::{Desired, InstanceName, Placement, Revision, ServerName, Tier};
 use may_fail::may_fail;
@@ -249,11 +249,28 @@ fn server(
         instances: on_it
             .filter_map(|instance| instance_status(view, *instance))
             .collect(),
+        workers: workers(view, name),
         database: observed.and_then(|observed| observed.database.clone()),
         store_member: store.contains(&name),
         resources: observed.map_or_else(Resources::default, |observed| observed.resources.clone()),
         troubles: observed.map_or_else(Vec::new, |observed| observed.troubles.clone()),
     }
+}
+
+fn workers(view: &View<'_>, server: ServerName) -> Vec<WorkerStatus> {
+    let placed = view.placement.workers.iter();
+    let here = placed.filter(|(name, _)| name.server == server);
+    let status = here.map(|(name, placed)| {
+        let seen = view.live(server).and_then(|observed| observed.workers.get(name));
+        WorkerStatus {
+            name: name.clone(),
+            release: placed.release,
+            state: seen.map(|seen| seen.state),
+            restarts: seen.map_or(0, |seen| seen.restarts),
+            reason: view.worker_runs(name).err().unwrap_or_default(),
+        }
+    });
+    status.collect()
 }
 
 fn state(view: &View<'_>, name: ServerName, placed: &PlacedServer) -> (ServerState, String) {

@@ -170,6 +170,21 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
         self.processes.values().filter_map(Supervised::due).min()
     }
 
+    /// Since when a process runs; `None`: it does not, or is being stopped.
+    pub fn runs_since(&self, name: &str) -> Option<Time> {
+        match self.processes.get(name)?.state {
+            State::Running { since, .. } => Some(since),
+            _ => None,
+        }
+    }
+
+    /// The processes that were asked to stop and have not ended, those of which only descendants are left among them.
+    pub fn being_stopped(&self) -> impl Iterator<Item = &str> {
+        let all = self.processes.iter();
+        let stopping = all.filter(|(_, process)| matches!(process.state, State::Stopping(_)));
+        stopping.map(|(name, _)| name.as_str())
+    }
+
     /// How to start the process of this name.
     pub fn launch_of(&self, name: &str) -> Option<&L> {
         Some(&self.processes.get(name)?.wanted.launch)

@@ -4,7 +4,7 @@ mod machines;
 
 pub use machines::{Machine, Machines};
 
-use crate::id::{ServerName, SiteName, Tier};
+use crate::id::{ServerName, SiteName, Tier, WorkerKind};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -41,6 +41,9 @@ pub struct Config {
     pub web: Option<Web>,
     /// `[app]`.
     pub app: App,
+    /// `[worker.NAME]`: processes on application servers that no request is sent to.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub workers: BTreeMap<WorkerKind, Worker>,
     /// `[database]`.
     pub database: Option<Database>,
     /// `[drill]`; without it a drill requests only `/`.
@@ -64,6 +67,7 @@ impl Config {
             balancer: None,
             web: None,
             app,
+            workers: BTreeMap::new(),
             database: None,
             drill: None,
             env: Variables::new(),
@@ -237,6 +241,33 @@ impl App {
             maxconn: None,
             grace: Duration::from_secs(10),
             env: Variables::new(),
+        }
+    }
+}
+
+/// `[worker.NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Worker {
+    /// Its command, run by `sh -c` in the release's directory. Required.
+    pub run: String,
+    /// On how many of the application servers it runs. Default: on all that take traffic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub servers: Option<u16>,
+    /// Number of processes on each of them. Default 1.
+    pub instances: u16,
+    /// Time between SIGTERM and SIGKILL. Default: the instances' grace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace: Option<Duration>,
+}
+
+impl Worker {
+    /// One process of this command on every application server.
+    pub fn new(run: impl Into<String>) -> Self {
+        Self {
+            run: run.into(),
+            servers: None,
+            instances: 1,
+            grace: None,
         }
     }
 }

@@ -195,6 +195,117 @@ impl From<InstanceName> for String {
     }
 }
 
+/// The name of a `[worker.NAME]`: as a site's.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct WorkerKind(String);
+
+impl WorkerKind {
+    /// The name as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for WorkerKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for WorkerKind {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match is_plain_name(text) {
+            true => Ok(Self(text.into())),
+            false => Err(NameError {
+                text: text.into(),
+                wanted: "a worker's name: up to 32 of a-z, 0-9 and -, a letter first",
+            }),
+        }
+    }
+}
+
+impl TryFrom<String> for WorkerKind {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<WorkerKind> for String {
+    fn from(kind: WorkerKind) -> Self {
+        kind.0
+    }
+}
+
+/// A worker: its server, what it is, and its number among those there, from 1.
+///
+/// ```
+/// let name: gaiola_model::WorkerName = "app2.mail.1".parse().unwrap();
+/// assert_eq!((name.server.number, name.kind.as_str(), name.number), (2, "mail", 1));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct WorkerName {
+    /// The application server it runs on.
+    pub server: ServerName,
+    /// Its section of the file.
+    pub kind: WorkerKind,
+    /// Its number among those of its kind on that server, from 1.
+    pub number: u16,
+}
+
+impl fmt::Display for WorkerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.server, self.kind, self.number)
+    }
+}
+
+impl FromStr for WorkerName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let parse = || {
+            let (server, rest) = text.split_once('.')?;
+            let (kind, number) = rest.split_once('.')?;
+            Some(Self {
+                server: server.parse().ok()?,
+                kind: kind.parse().ok()?,
+                number: plain_number(number)?,
+            })
+        };
+        parse().ok_or_else(|| NameError {
+            text: text.into(),
+            wanted: "a worker, such as app1.mail.1",
+        })
+    }
+}
+
+impl TryFrom<String> for WorkerName {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<WorkerName> for String {
+    fn from(name: WorkerName) -> Self {
+        name.to_string()
+    }
+}
+
+/// 1 to 32 of `a-z`, `0-9` and `-`, beginning with a letter.
+fn is_plain_name(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=32).contains(&text.len())
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.bytes().all(is_plain)
+}
+
 /// A site's name: 1 to 32 of `a-z`, `0-9` and `-`, beginning with a letter.
 ///
 /// It names directories, keys of the store, the database and its role.
@@ -224,12 +335,7 @@ impl TryFrom<String> for SiteName {
     type Error = NameError;
 
     fn try_from(text: String) -> Result<Self, NameError> {
-        let fits = (1..=32).contains(&text.len())
-            && text.starts_with(|c: char| c.is_ascii_lowercase())
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        if fits {
+        if is_plain_name(&text) {
             Ok(Self(text))
         } else {
             Err(NameError {
@@ -285,6 +391,16 @@ mod tests {
             "app2.10".parse::<InstanceName>().unwrap().to_string(),
             "app2.10"
         );
+    }
+
+    #[test]
+    fn a_worker_is_no_instance_and_an_instance_no_worker() {
+        let name: WorkerName = "app12.mail-out.3".parse().unwrap();
+        assert_eq!(name.to_string(), "app12.mail-out.3");
+        assert!(name.to_string().parse::<InstanceName>().is_err());
+        for text in ["app1.2", "app1.1.2", "app1.mail", "app1.mail.0", "app1.Mail.1", "app1.a.b.1"] {
+            assert!(text.parse::<WorkerName>().is_err(), "{text}");
+        }
     }
 
     #[test]

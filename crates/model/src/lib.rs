@@ -24,7 +24,7 @@ pub mod vrrp;
 pub use config::Config;
 pub use event::Event;
 pub use exit::Exit;
-pub use id::{InstanceName, ServerName, SiteName, Tier};
+pub use id::{InstanceName, ServerName, SiteName, Tier, WorkerKind, WorkerName};
 pub use inventory::Inventory;
 pub use placement::{Desired, Observed, Placement, Revision};
 pub use proxy::ProxyConfig;

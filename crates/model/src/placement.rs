@@ -4,7 +4,7 @@
 //! its own server match. Each agent reports what it sees as [`Observed`].
 
 use crate::config::{Config, Variables};
-use crate::id::{InstanceName, ServerName, Tier};
+use crate::id::{InstanceName, ServerName, Tier, WorkerName};
 use crate::inventory::{Host, Inventory, Location, Network};
 use crate::resources::Resources;
 use crate::schema;
@@ -156,6 +156,9 @@ pub struct Placement {
     pub servers: BTreeMap<ServerName, PlacedServer>,
     /// The instances that exist. One that is not here is stopped.
     pub instances: BTreeMap<InstanceName, PlacedInstance>,
+    /// The workers that exist. One that is not here is stopped.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub workers: BTreeMap<WorkerName, PlacedWorker>,
     /// The environments of instances and `release` commands, each once, under its number.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environments: BTreeMap<u64, Environment>,
@@ -198,7 +201,9 @@ impl Placement {
         let good = self.good.iter().map(|good| good.release);
         let run = self.release_run.iter().map(|run| run.release);
         let web = self.web_releases.iter().copied();
-        instances.chain(good).chain(run).chain(web).collect()
+        let workers = self.workers.values().map(|worker| worker.release);
+        let all = instances.chain(workers).chain(good);
+        all.chain(run).chain(web).collect()
     }
 
     /// A placement of Gaiola 0.1 does not name its network: until the conductor has written one that does, the one that
@@ -390,6 +395,22 @@ pub struct PlacedInstance {
     pub since: Revision,
 }
 
+/// A worker that exists: what its process is made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedWorker {
+    /// The release it runs from.
+    pub release: ReleaseNumber,
+    /// Its command.
+    pub run: String,
+    /// Whether its environment has `DATABASE_URL` and `DATABASE_REPLICA_URL`.
+    pub database: bool,
+    /// The number of its environment in [`Placement::environments`]; 0: it has none of the file's variables.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub env: u64,
+    /// [`Desired::restarts`] of its server when it was started.
+    pub restart: u64,
+}
+
 /// A `release` command to run once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReleaseRun {
@@ -437,6 +458,9 @@ pub struct Observed {
     pub vips: BTreeSet<IpAddr>,
     /// The site's processes on it.
     pub instances: BTreeMap<InstanceName, ObservedInstance>,
+    /// Its workers, those among them that are being stopped.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub workers: BTreeMap<WorkerName, ObservedInstance>,
     /// PostgreSQL on it.
     pub database: Option<ObservedDatabase>,
     /// How the last `release` command ended.
@@ -462,6 +486,7 @@ impl Observed {
             proxy: None,
             vips: BTreeSet::new(),
             instances: BTreeMap::new(),
+            workers: BTreeMap::new(),
             database: None,
             release_run: None,
             store_data: None,

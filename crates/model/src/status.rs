@@ -1,7 +1,7 @@
 //! The document of `gaiola status`: the site for people and programs.
 
 use crate::event::Event;
-use crate::id::{InstanceName, ServerName, SiteName, Tier};
+use crate::id::{InstanceName, ServerName, SiteName, Tier, WorkerName};
 use crate::inventory::Location;
 use crate::placement::{
     Aside, DatabaseRole, InstanceState, ObservedDatabase, ReleaseNumber, Revision,
@@ -108,6 +108,9 @@ pub struct ServerStatus {
     pub vips: Vec<IpAddr>,
     /// Its instances.
     pub instances: Vec<InstanceStatus>,
+    /// Its workers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workers: Vec<WorkerStatus>,
     /// Its PostgreSQL.
     pub database: Option<ObservedDatabase>,
     /// Whether it carries a store member.
@@ -160,6 +163,21 @@ pub struct InstanceStatus {
     /// How often it ended by itself.
     pub restarts: u32,
     /// Why it does not serve, or not well, in words; empty if it does.
+    pub reason: String,
+}
+
+/// One worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Its name.
+    pub name: WorkerName,
+    /// Its release.
+    pub release: ReleaseNumber,
+    /// Its state: `ready` once it has run for a while; `None`: not known.
+    pub state: Option<InstanceState>,
+    /// How often it ended by itself.
+    pub restarts: u32,
+    /// Why it does not run, in words; empty if it does.
     pub reason: String,
 }
 

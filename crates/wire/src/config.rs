@@ -1,7 +1,7 @@
 //! The file `gaiola.toml`: decodes its text to a [`Config`], or reports every mistake with line and column.
 //!
 //! `tiers` defines the keys and their meaning, `machines` those that name machines, `env` the variables of an environment, `env_file` a
-//! file of them.
+//! file of them, `workers` the processes beside the instances.
 
 mod env;
 mod env_file;
@@ -9,6 +9,7 @@ mod machines;
 pub mod rules;
 mod tiers;
 mod value;
+mod workers;
 
 pub use crate::file::{ConfigErrors, Mistake};
 

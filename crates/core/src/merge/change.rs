@@ -4,7 +4,7 @@ mod words;
 
 use gaiola_model::config::{App, Balancer, Config, Database, Drill, Machine, Machines, Variables};
 use gaiola_model::placement::ReleaseNumber;
-use gaiola_model::{ServerName, Tier};
+use gaiola_model::{ServerName, Tier, WorkerKind};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
@@ -107,6 +107,13 @@ pub enum Change {
         /// Those that go.
         removed: Vec<String>,
     },
+    /// A worker comes, changes or goes.
+    Worker {
+        /// Its section.
+        kind: WorkerKind,
+        /// What becomes of it.
+        change: WorkerChange,
+    },
     /// The command that runs once for each release.
     ReleaseCommand,
     /// The command that a balancer runs when it takes a VIP.
@@ -143,6 +150,21 @@ pub enum Change {
     Encrypt(bool),
 }
 
+/// What becomes of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkerChange {
+    /// It is started.
+    Added,
+    /// Its command is another one.
+    Run,
+    /// It runs on more or fewer servers, or more or fewer times.
+    Size,
+    /// It may take another time to stop.
+    Grace,
+    /// It is stopped.
+    Removed,
+}
+
 /// What becomes of a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MachineChange {
@@ -161,7 +183,7 @@ pub enum MachineChange {
 /// ```
 /// use gaiola_core::merge::{changes, scale};
 /// # use gaiola_model::{Config, config::App};
-/// # let old = Config { site: "a".parse().unwrap(), balancer: None, web: None, app: App::new("bin/a"), database: None, drill: None, env: Default::default(), env_file: None, machines: None };
+/// # let old = Config { site: "a".parse().unwrap(), balancer: None, web: None, app: App::new("bin/a"), workers: Default::default(), database: None, drill: None, env: Default::default(), env_file: None, machines: None };
 /// let new = scale(&old, &"app=3".parse().unwrap(), None).unwrap();
 /// assert_eq!(changes(&old, &new)[0].to_string(), "app: servers 2 -> 3: app3 is added");
 /// ```
@@ -186,6 +208,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
             Tier::App => {
                 app_changes(&old.app, &new.app, &mut found);
                 found.extend(env_change(&old.app_env(), &new.app_env()));
+                worker_changes(old, new, &mut found);
             }
             Tier::Database => {
                 if let (Some(old), Some(new)) = (&old.database, &new.database) {
@@ -386,6 +409,31 @@ fn env_change(old: &Variables, new: &Variables) -> Option<Change> {
         removed: names(&|name| !new.contains_key(name)),
     };
     (old != new).then_some(change)
+}
+
+fn worker_changes(old: &Config, new: &Config, found: &mut Vec<Change>) {
+    let mut tell = |kind: &WorkerKind, change: WorkerChange| {
+        let kind = kind.clone();
+        found.push(Change::Worker { kind, change });
+    };
+    for (kind, now) in &new.workers {
+        let Some(before) = old.workers.get(kind) else {
+            tell(kind, WorkerChange::Added);
+            continue;
+        };
+        if before.run != now.run {
+            tell(kind, WorkerChange::Run);
+        }
+        if (before.servers, before.instances) != (now.servers, now.instances) {
+            tell(kind, WorkerChange::Size);
+        }
+        if before.grace != now.grace {
+            tell(kind, WorkerChange::Grace);
+        }
+    }
+    let gone = old.workers.keys();
+    let gone = gone.filter(|kind| !new.workers.contains_key(kind));
+    gone.for_each(|kind| tell(kind, WorkerChange::Removed));
 }
 
 fn database_changes(old: &Database, new: &Database, found: &mut Vec<Change>) {

@@ -61,6 +61,7 @@ impl RollOutStep<'_> {
             self.plan.doors.retain(|at, _| !own.contains(at));
         }
         self.plan.instances.retain(|name, _| name.server != server);
+        self.plan.workers.retain(|name, _| name.server != server);
         self.report(server, format!("{server} is removed{with}"));
     }
 

@@ -30,7 +30,9 @@ pub(super) fn drop_unused(placement: &mut Placement, desired: &Desired) {
     let instances = placement.instances.values().map(|placed| placed.env);
     let good = placement.good.iter().map(|good| good.env);
     let run = placement.release_run.iter().map(|run| run.env);
-    let mut used: BTreeSet<u64> = instances.chain(good).chain(run).collect();
+    let workers = placement.workers.values().map(|placed| placed.env);
+    let all = instances.chain(workers).chain(good).chain(run);
+    let mut used: BTreeSet<u64> = all.collect();
     used.insert(wanted(desired, placement));
     let is_used = |number: &u64, _: &mut Environment| used.contains(number);
     placement.environments.retain(is_used);

@@ -154,7 +154,7 @@ impl RollOutStep<'_> {
     }
 
     /// Those of them that take traffic. The others, dead or drained, are replaced at the end, all at once.
-    fn main_servers(&self) -> impl Iterator<Item = ServerName> {
+    pub(super) fn main_servers(&self) -> impl Iterator<Item = ServerName> {
         self.app_servers().filter(|server| self.is_main(*server))
     }
 

@@ -303,10 +303,12 @@ impl RollOutStep<'_> {
     /// If the tier itself is removed, no instance uses it any more.
     fn may_spare_database(&mut self, server: ServerName) -> bool {
         if self.desired.config.database.is_none() {
-            if self.plan.instances.values().any(|placed| placed.database) {
+            let instances = self.plan.instances.values().map(|placed| placed.database);
+            let workers = self.plan.workers.values().map(|placed| placed.database);
+            if instances.chain(workers).any(|uses| uses) {
                 self.wait(
                     server,
-                    format!("to remove {server}: instances still use the database"),
+                    format!("to remove {server}: instances or workers still use the database"),
                 );
                 return false;
             }

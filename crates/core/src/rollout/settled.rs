@@ -1,7 +1,7 @@
 //! Whether the desired state is the observed one.
 
-use super::instances;
 use super::view::View;
+use super::{instances, workers};
 use super::{Facts, dated, doors, encryption, is_elsewhere, store_members};
 use crate::topology;
 use gaiola_model::placement::{DatabaseRole, DoorState, Encryption, Phase, Template};
@@ -29,6 +29,7 @@ pub fn settled(
     check.placement();
     check.servers();
     check.instances();
+    check.workers();
     check.doors();
     check.database();
     if check.missing.is_empty() {
@@ -181,6 +182,41 @@ impl Check<'_> {
             if count != wanted {
                 self.miss(format!("{server} has {count} of {wanted} instances"));
             }
+        }
+    }
+
+    fn workers(&mut self) {
+        let stored = self.view.placement;
+        let is_main = |server: &ServerName| {
+            topology::serves(stored, *server) && !self.view.is_dead(*server)
+        };
+        let servers: Vec<ServerName> = topology::servers_of(stored, Tier::App)
+            .filter(is_main)
+            .collect();
+        let wanted = workers::wanted(&self.desired.config, stored, &servers);
+        for name in stored.workers.keys().filter(|name| !wanted.contains(name)) {
+            self.miss(format!("{name} is not stopped yet"));
+        }
+        let template = self.template();
+        for name in &wanted {
+            let worker = &self.desired.config.workers[&name.kind];
+            let placed = stored.workers.get(name);
+            let as_wanted = workers::place(worker, &template, self.desired, name.server);
+            let is_old = stored.failed.is_none() && placed != Some(&as_wanted);
+            match (placed, self.view.worker_runs(name)) {
+                (Some(placed), _) if is_old => {
+                    let release = placed.release;
+                    self.miss(format!("{name} of release {release} is not replaced yet"));
+                }
+                (_, Err(why)) => self.miss(format!("{name} {why}")),
+                (_, Ok(())) => {}
+            }
+        }
+        let seen = self.view.facts.observed.values();
+        let stopping = seen.flat_map(|observed| observed.workers.keys());
+        let stopping = stopping.filter(|name| !stored.workers.contains_key(name));
+        for name in stopping {
+            self.miss(format!("{name} is being stopped"));
         }
     }
 

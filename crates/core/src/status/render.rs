@@ -3,7 +3,9 @@
 use super::database_in_words;
 use gaiola_model::inventory::{Host, Location};
 use gaiola_model::placement::InstanceState;
-use gaiola_model::status::{InstanceStatus, ServerState, ServerStatus, Status, VipStatus};
+use gaiola_model::status::{
+    InstanceStatus, ServerState, ServerStatus, Status, VipStatus, WorkerStatus,
+};
 use std::fmt::Write;
 
 /// The status as text, each line terminated. With `color` the states are coloured too; colour alone carries no meaning.
@@ -106,6 +108,9 @@ fn row(server: &ServerStatus, status: &Status) -> [String; 4] {
     if !server.instances.is_empty() {
         parts.push(instances_in_words(&server.instances, status));
     }
+    if !server.workers.is_empty() {
+        parts.push(workers_in_words(&server.workers));
+    }
     if server.store_member {
         parts.push("store".into());
     }
@@ -144,6 +149,17 @@ fn instances_in_words(instances: &[InstanceStatus], status: &Status) -> String {
     let old = |instance: &&InstanceStatus| instance.release != status.release.desired;
     for instance in instances.iter().filter(old) {
         let _ = write!(words, ", {} of release {}", instance.name, instance.release);
+    }
+    words
+}
+
+/// `2/2 workers`, with the reason of each that does not run.
+fn workers_in_words(workers: &[WorkerStatus]) -> String {
+    let (all, down) = (workers.len(), workers.iter().filter(|worker| !worker.reason.is_empty()));
+    let down: Vec<String> = down.map(|worker| format!("{} {}", worker.name, worker.reason)).collect();
+    let mut words = format!("{}/{all} workers", all - down.len());
+    for why in down {
+        let _ = write!(words, ", {why}");
     }
     words
 }

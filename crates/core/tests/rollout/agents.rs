@@ -7,7 +7,7 @@ use gaiola_model::placement::{
     ObservedProxy, Phase, ReleaseOutcome,
 };
 use gaiola_model::schema::SCHEMA;
-use gaiola_model::{InstanceName, Observed, Placement, ServerName, Tier};
+use gaiola_model::{InstanceName, Observed, Placement, ServerName, Tier, WorkerName};
 use std::collections::BTreeMap;
 
 impl Site {
@@ -59,6 +59,7 @@ impl Site {
             proxy: self.proxy(server, placement, before),
             vips: vips.copied().collect(),
             instances: self.instances(server, placement, before),
+            workers: self.workers(server, placement, before),
             database: (server.tier == Tier::Database).then(|| self.database(server, placement)),
             release_run: placement
                 .release_run
@@ -197,6 +198,49 @@ impl Site {
             (*name, observed)
         })
         .collect()
+    }
+
+    fn workers(
+        &self,
+        server: ServerName,
+        placement: &Placement,
+        before: &BTreeMap<ServerName, Observed>,
+    ) -> BTreeMap<WorkerName, ObservedInstance> {
+        let placed = placement.workers.iter();
+        let mine = placed.filter(|(name, _)| name.server == server);
+        let before = before.get(&server).map(|seen| &seen.workers);
+        let seen = mine.map(|(name, placed)| {
+            let last = before.and_then(|before| before.get(name));
+            let runs = last.filter(|last| (last.release, &last.run) == (placed.release, &placed.run));
+            let crashes = placed.run == "crash";
+            let (state, reason) = match runs {
+                Some(_) if crashes => (InstanceState::Crashed, "exit status 1"),
+                Some(_) => (InstanceState::Ready, ""),
+                None => (InstanceState::Starting, "was started just now"),
+            };
+            let observed = ObservedInstance {
+                release: placed.release,
+                run: placed.run.clone(),
+                state,
+                restarts: runs.map_or(0, |last| last.restarts) + u32::from(crashes),
+                reason: reason.into(),
+            };
+            (name.clone(), observed)
+        });
+        let seen: BTreeMap<_, _> = seen.collect();
+        // One that was stopped takes a turn to end.
+        let stopped = before.into_iter().flatten();
+        let stopped = stopped.filter(|(name, last)| {
+            !placement.workers.contains_key(name) && last.state != InstanceState::Stopping
+        });
+        let stopped = stopped.map(|(name, last)| {
+            let stopping = ObservedInstance {
+                state: InstanceState::Stopping,
+                ..last.clone()
+            };
+            (name.clone(), stopping)
+        });
+        stopped.collect::<BTreeMap<_, _>>().into_iter().chain(seen).collect()
     }
 
     fn database(&self, server: ServerName, placement: &Placement) -> ObservedDatabase {

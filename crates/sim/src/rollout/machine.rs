@@ -156,6 +156,7 @@ impl Machine {
             proxy: self.proxy.clone(),
             vips: self.vips.clone(),
             instances: self.processes.observed(),
+            workers: self.processes.observed_workers(),
             database: self.database.as_ref().map(|database| database.observe(now)),
             release_run: self.finished_release(now).cloned(),
             store_data: None,

@@ -2,6 +2,7 @@
 
 use super::env;
 use super::machines::{self, MACHINE, Sections};
+use super::workers::{self, WORKER};
 use super::{Surroundings, VipRange, value};
 use crate::file::value::{Wrong, duration, network, url_path};
 use crate::file::{At, Elsewhere, Mistakes, Section, Words, checked, shown, text};
@@ -33,7 +34,7 @@ const KEYS: &[(&str, &[&str])] = &[
     (
         "",
         &[
-            "site", "env", "env_file", "balancer", "web", "app", "database", "machines", "drill",
+            "site", "env", "env_file", "balancer", "web", "app", "worker", "database", "machines", "drill",
         ],
     ),
     (
@@ -76,6 +77,7 @@ const KEYS: &[(&str, &[&str])] = &[
             "env",
         ],
     ),
+    (WORKER, &["run", "servers", "instances", "grace"]),
     ("database", &["servers", "strict", "maxconn", "wait"]),
     (
         "drill",
@@ -128,6 +130,7 @@ pub(super) fn config(
         balancer: balancer.map(|section| balancer_of(section, around, machines.as_ref(), mistakes)),
         web: (sections.tier(Tier::Web)).map(|section| web(section, mistakes)),
         app: app(root, sections.tier(Tier::App), known, mistakes),
+        workers: workers::of(root, mistakes),
         database: (sections.tier(Tier::Database)).map(|section| database(section, mistakes)),
         drill: drill.map(|section| drill_of(&section, mistakes)),
         env,

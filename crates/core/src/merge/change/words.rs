@@ -1,6 +1,6 @@
 //! The differences in words, one line each.
 
-use super::{Change, MachineChange};
+use super::{Change, MachineChange, WorkerChange};
 use crate::words::Long;
 use gaiola_model::{ServerName, Tier};
 use std::fmt;
@@ -75,6 +75,16 @@ impl fmt::Display for Change {
                 )
             }
             Self::Run => f.write_str("app: run changes: instances are replaced one at a time"),
+            Self::Worker { kind, change } => {
+                let words = match change {
+                    WorkerChange::Added => "is started once the instances are up",
+                    WorkerChange::Run => "has another command: it is replaced, one process at a time",
+                    WorkerChange::Size => "runs on other servers, or another number of times",
+                    WorkerChange::Grace => "has another grace: it holds from the next stop on",
+                    WorkerChange::Removed => "is stopped",
+                };
+                write!(f, "worker {kind}: {words}")
+            }
             Self::ReleaseCommand => f.write_str(
                 "app: release changes: it runs before the instances of the next release",
             ),

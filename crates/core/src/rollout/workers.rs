@@ -1,0 +1,172 @@
+//! Workers: processes on application servers that no request is sent to.
+//!
+//! They follow the instances. A release reaches them once all instances have come up with it, so one that is given up never does. One worker
+//! is replaced at a time: stopped, and then started anew under its name.
+
+use super::RollOutStep;
+use super::view::View;
+use gaiola_model::config::{Config, Worker};
+use gaiola_model::placement::{InstanceState, PlacedWorker, Template};
+use gaiola_model::{Desired, Placement, ServerName, WorkerKind, WorkerName};
+use std::collections::BTreeSet;
+
+/// The workers that there should be, where these application servers take traffic. One stays where it is placed as long as that server
+/// does.
+pub(super) fn wanted(
+    config: &Config,
+    placement: &Placement,
+    servers: &[ServerName],
+) -> BTreeSet<WorkerName> {
+    let kinds = config.workers.iter();
+    let all = kinds.flat_map(|(kind, worker)| {
+        let servers = servers_of(kind, worker, placement, servers).into_iter();
+        servers.flat_map(move |server| {
+            (1..=worker.instances).map(move |number| WorkerName {
+                server,
+                kind: kind.clone(),
+                number,
+            })
+        })
+    });
+    all.collect()
+}
+
+fn servers_of(
+    kind: &WorkerKind,
+    worker: &Worker,
+    placement: &Placement,
+    servers: &[ServerName],
+) -> Vec<ServerName> {
+    let has_it = |server: &&ServerName| {
+        let mut placed = placement.workers.keys();
+        placed.any(|name| name.kind == *kind && name.server == **server)
+    };
+    let (first, then): (Vec<&ServerName>, Vec<_>) = servers.iter().partition(has_it);
+    let most = worker.servers.map_or(usize::MAX, usize::from);
+    first.into_iter().chain(then).take(most).copied().collect()
+}
+
+/// What a worker should be made from, where this is what instances are made from.
+pub(super) fn place(
+    worker: &Worker,
+    good: &Template,
+    desired: &Desired,
+    server: ServerName,
+) -> PlacedWorker {
+    PlacedWorker {
+        release: good.release,
+        run: worker.run.clone(),
+        database: good.database,
+        env: good.env,
+        restart: desired.restarts.get(&server).copied().unwrap_or_default(),
+    }
+}
+
+impl View<'_> {
+    /// Whether a worker runs as it is placed, for a while already; otherwise why not.
+    pub(crate) fn worker_runs(&self, name: &WorkerName) -> Result<(), String> {
+        let Some(placed) = self.placement.workers.get(name) else {
+            return Err("is not placed yet".into());
+        };
+        let Some(observed) = self.live(name.server) else {
+            return Err(format!("is on {}, which is silent", name.server));
+        };
+        let Some(seen) = observed.workers.get(name) else {
+            return Err("has not been started yet".into());
+        };
+        let is_current = (seen.release, &seen.run) == (placed.release, &placed.run);
+        match seen.state {
+            _ if !is_current || observed.revision < self.at => {
+                Err("may still run from another release or command".into())
+            }
+            InstanceState::Ready => Ok(()),
+            _ if seen.reason.is_empty() => Err("is not ready".into()),
+            _ => Err(seen.reason.clone()),
+        }
+    }
+}
+
+impl RollOutStep<'_> {
+    /// Brings the workers closer to what the instances run.
+    pub(super) fn place_workers(&mut self) {
+        // Until the first release has come up there is nothing to follow.
+        let Some(good) = self.plan.good.clone() else {
+            return;
+        };
+        let servers: Vec<ServerName> = self.main_servers().collect();
+        let wanted = wanted(&self.desired.config, &self.plan, &servers);
+        self.stop_workers(&wanted);
+        self.start_workers(wanted, &good);
+        // The commands of the file belong to a release that was given up.
+        if self.plan.failed.is_none() {
+            self.replace_worker(&good);
+        }
+    }
+
+    fn stop_workers(&mut self, wanted: &BTreeSet<WorkerName>) {
+        let surplus = self.plan.workers.keys();
+        let surplus = surplus.filter(|name| !wanted.contains(name));
+        for name in surplus.cloned().collect::<Vec<_>>() {
+            self.plan.workers.remove(&name);
+            self.report(name.server, format!("{name} is stopped"));
+        }
+    }
+
+    fn start_workers(&mut self, wanted: BTreeSet<WorkerName>, good: &Template) {
+        for name in wanted {
+            if self.plan.workers.contains_key(&name) {
+                continue;
+            }
+            if let Some(old) = self.still_runs(&name) {
+                let why = format!("to start {name}: {old} is being stopped");
+                self.wait(name.server, why);
+                continue;
+            }
+            let placed = place(self.worker(&name), good, self.desired, name.server);
+            let release = placed.release;
+            self.plan.workers.insert(name.clone(), placed);
+            self.report(name.server, format!("{name} is started from release {release}"));
+        }
+    }
+
+    /// A worker of the same kind that runs and should not, where no more servers may run one. On a server that is dead none is seen.
+    fn still_runs(&self, name: &WorkerName) -> Option<WorkerName> {
+        self.worker(name).servers?;
+        let seen = self.view.facts.observed.values();
+        let mut seen = seen.flat_map(|observed| observed.workers.keys());
+        let is_old = |old: &&WorkerName| {
+            old.kind == name.kind && !self.plan.workers.contains_key(old)
+        };
+        seen.find(is_old).cloned()
+    }
+
+    /// Replaces one that is not as it should be, if all that are do run.
+    fn replace_worker(&mut self, good: &Template) {
+        if self.plan != *self.view.placement {
+            return; // First let this become known.
+        }
+        let is_old = |(name, placed): (&WorkerName, &PlacedWorker)| {
+            let wanted = place(self.worker(name), good, self.desired, name.server);
+            (*placed != wanted).then(|| (name.clone(), wanted))
+        };
+        let Some((name, wanted)) = self.plan.workers.iter().find_map(is_old) else {
+            return;
+        };
+        let mut current = self.plan.workers.iter().filter(|worker| is_old(*worker).is_none());
+        let unready = current.find_map(|(name, _)| {
+            let why = self.view.worker_runs(name).err()?;
+            Some((name.server, format!("to replace the next worker: {name} {why}")))
+        });
+        if let Some((server, why)) = unready {
+            return self.wait(server, why);
+        }
+        let release = wanted.release;
+        self.report(name.server, format!("{name} is restarted from release {release}"));
+        self.plan.workers.insert(name, wanted);
+    }
+
+    /// The section of a worker that there should be.
+    fn worker(&self, name: &WorkerName) -> &Worker {
+        &self.desired.config.workers[&name.kind]
+    }
+}
