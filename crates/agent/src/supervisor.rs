@@ -174,7 +174,8 @@ impl Supervisor {
     /// Whether a process has run for so long, and is not being stopped.
     pub(super) fn has_run_for(&self, name: &str, span: Duration) -> bool {
         let since = self.decided.runs_since(name);
-        since.is_some_and(|since| self.now() - since >= span)
+        let now = Time::from_start(self.began.elapsed());
+        since.is_some_and(|since| now - since >= span)
     }
 
     /// The processes that were asked to stop and have not ended, descendants among them.

@@ -8,10 +8,10 @@ mod machines;
 
 use gaiola_core::rollout::{self, Facts};
 use gaiola_core::status;
-use gaiola_model::config::{App, Balancer, Config, Database, Web};
+use gaiola_model::config::{App, Balancer, Config, Database, Web, Worker};
 use gaiola_model::placement::{BootNumber, Release, ReleaseNumber};
 use gaiola_model::schema::SCHEMA;
-use gaiola_model::{Desired, Inventory, Observed, Placement, Revision, ServerName, Time};
+use gaiola_model::{Desired, Inventory, Observed, Placement, Revision, ServerName, Time, WorkerKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Duration;
@@ -187,6 +187,19 @@ fn set(desired: &mut Desired, word: &str) {
         "listen" => config.balancer.as_mut().expect("a balancer").listen = vec![count()],
         "run" => config.app.run = value.into(),
         "env" => config.env = [("COLOUR".into(), value.into())].into(),
+        // COMMAND, COMMAND-on-SERVERS or none
+        "mail" | "beat" => {
+            let kind: WorkerKind = key.parse().expect("a kind");
+            let (run, servers) = value.split_once("-on-").unwrap_or((value, ""));
+            config.workers.remove(&kind);
+            if run != "none" {
+                let worker = Worker {
+                    servers: servers.parse().ok(),
+                    ..Worker::new(run)
+                };
+                config.workers.insert(kind, worker);
+            }
+        }
         "command" => config.app.release = Some(value.into()),
         "release" => desired.release.number = ReleaseNumber(number(value)),
         other => panic!("no key {other:?}"),

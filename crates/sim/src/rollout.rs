@@ -410,6 +410,7 @@ fn config(rng: &mut fastrand::Rng) -> Config {
             grace: Duration::from_secs(10),
             env: Default::default(),
         },
+        workers: Default::default(),
         database: rng.bool().then_some(database),
         drill: None,
         env: Default::default(),

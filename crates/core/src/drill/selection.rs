@@ -163,6 +163,7 @@ mod tests {
                 grace: Duration::from_secs(10),
                 env: Default::default(),
             },
+            workers: Default::default(),
             database: Some(Database {
                 servers: 2,
                 strict: false,

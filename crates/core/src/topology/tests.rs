@@ -31,6 +31,7 @@ fn site(balancers: u16, webs: u16, databases: u16) -> Placement {
             grace: Duration::from_secs(10),
             env: Default::default(),
         },
+        workers: Default::default(),
         database: (databases > 0).then_some(Database {
             servers: databases,
             strict: false,

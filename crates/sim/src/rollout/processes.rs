@@ -6,7 +6,7 @@ use super::{Sabotage, World};
 use crate::violation::{Rule, Violation};
 use gaiola_core::supervise::{Action, Condition, Input, Supervisor, WantedProcess};
 use gaiola_model::placement::{InstanceState, ObservedInstance, ReleaseNumber};
-use gaiola_model::{InstanceName, Placement, ServerName, Time};
+use gaiola_model::{InstanceName, Placement, ServerName, Time, WorkerName};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ pub(super) struct Processes {
 
 /// A process, or what is left of one.
 struct Process {
-    name: InstanceName,
+    name: String,
     release: ReleaseNumber,
     state: InstanceState,
     since: Time,
@@ -54,7 +54,7 @@ struct Process {
 impl Processes {
     /// Whether an instance answers.
     pub(super) fn is_ready(&self, name: InstanceName) -> bool {
-        let mut all = self.alive.values();
+        let (mut all, name) = (self.alive.values(), name.to_string());
         all.any(|it| it.name == name && it.leads && it.state == InstanceState::Ready)
     }
 
@@ -89,33 +89,55 @@ impl Processes {
 
     /// The instances of the agent's order, as it reports them.
     pub(super) fn observed(&self) -> BTreeMap<InstanceName, ObservedInstance> {
-        let one = |(name, wanted): (&String, &WantedProcess<Launch>)| {
-            let instance = name.parse::<InstanceName>().ok()?;
-            let state = match self.supervisor.condition(name)? {
-                Condition::Running => self.state_of(instance),
-                Condition::Starting => InstanceState::Starting,
-                Condition::Down(_) => InstanceState::Crashed,
-                Condition::Stopping => InstanceState::Stopping,
-            };
-            let mut restarts = self.supervisor.restarts();
-            let restarts = restarts.find(|(other, _)| other == name);
-            let seen = ObservedInstance {
-                release: wanted.launch.release,
-                run: wanted.launch.run.clone(),
-                state,
-                restarts: restarts.map_or(0, |(_, restarts)| restarts),
-                reason: String::new(),
-            };
-            Some((instance, seen))
-        };
-        self.wanted.iter().filter_map(one).collect()
+        let wanted = self.wanted.iter();
+        let instances = wanted.filter_map(|(name, wanted)| {
+            let instance: InstanceName = name.parse().ok()?;
+            Some((instance, self.seen(name, wanted)?))
+        });
+        instances.collect()
     }
 
-    /// What a running instance answers; one that ended a moment ago answers nothing.
-    fn state_of(&self, name: InstanceName) -> InstanceState {
+    /// The workers of the agent's order, and those that are being stopped.
+    pub(super) fn observed_workers(&self) -> BTreeMap<WorkerName, ObservedInstance> {
+        let stopping = self.supervisor.being_stopped();
+        let stopping = stopping.filter_map(|name| Some((name.parse().ok()?, stopping_worker())));
+        let mut all: BTreeMap<WorkerName, ObservedInstance> = stopping.collect();
+        all.extend(self.wanted.iter().filter_map(|(name, wanted)| {
+            let worker: WorkerName = name.parse().ok()?;
+            Some((worker, self.seen(name, wanted)?))
+        }));
+        all
+    }
+
+    fn seen(&self, name: &str, wanted: &WantedProcess<Launch>) -> Option<ObservedInstance> {
+        let state = match self.supervisor.condition(name)? {
+            Condition::Running => self.state_of(name),
+            Condition::Starting => InstanceState::Starting,
+            Condition::Down(_) => InstanceState::Crashed,
+            Condition::Stopping => InstanceState::Stopping,
+        };
+        let mut restarts = self.supervisor.restarts();
+        let restarts = restarts.find(|(other, _)| *other == name);
+        Some(ObservedInstance {
+            release: wanted.launch.release,
+            run: wanted.launch.run.clone(),
+            state,
+            restarts: restarts.map_or(0, |(_, restarts)| restarts),
+            reason: String::new(),
+        })
+    }
+
+    /// What a running process answers; one that ended a moment ago answers nothing.
+    fn state_of(&self, name: &str) -> InstanceState {
         let mut all = self.alive.values();
         let found = all.find(|process| process.name == name && process.leads);
         found.map_or(InstanceState::Unhealthy, |process| process.state)
+    }
+
+    /// The workers that run here, those among them that are being stopped.
+    pub(super) fn running_workers(&self) -> impl Iterator<Item = WorkerName> {
+        let led = self.alive.values().filter(|process| process.leads);
+        led.filter_map(|process| process.name.parse().ok())
     }
 
     fn name_of(&self, id: u64) -> Option<String> {
@@ -135,7 +157,7 @@ impl Processes {
     }
 }
 
-/// The instances of a server in an order.
+/// The instances and workers of a server in an order.
 fn wanted(placement: &Placement, server: ServerName) -> Wanted {
     let here = placement.instances.iter();
     let here = here.filter(|(name, _)| name.server == server);
@@ -151,7 +173,31 @@ fn wanted(placement: &Placement, server: ServerName) -> Wanted {
         };
         (name.to_string(), wanted)
     });
-    wanted.collect()
+    let workers = placement.workers.iter();
+    let workers = workers.filter(|(name, _)| name.server == server);
+    let workers = workers.map(|(name, placed)| {
+        let wanted = WantedProcess {
+            launch: Launch {
+                release: placed.release,
+                run: placed.run.clone(),
+            },
+            grace: placement.config.app.grace,
+            restart: true,
+            takes_over: false,
+        };
+        (name.to_string(), wanted)
+    });
+    wanted.chain(workers).collect()
+}
+
+fn stopping_worker() -> ObservedInstance {
+    ObservedInstance {
+        release: ReleaseNumber(0),
+        run: String::new(),
+        state: InstanceState::Stopping,
+        restarts: 0,
+        reason: String::new(),
+    }
 }
 
 impl World {
@@ -308,8 +354,7 @@ impl World {
     fn launch(&mut self, server: ServerName, name: &str) -> Result<(), Violation> {
         let now = self.now;
         let processes = self.processes(server);
-        let instance: InstanceName = name.parse().expect("an instance");
-        if processes.alive.values().any(|it| it.name == instance) {
+        if processes.alive.values().any(|it| it.name == name) {
             let how =
                 format!("{name} is started while an earlier process of it, or a descendant, runs");
             return Err(Rule::OneProcess.broken(how));
@@ -321,7 +366,7 @@ impl World {
         processes.alive.insert(
             id,
             Process {
-                name: instance,
+                name: name.to_string(),
                 release,
                 state: InstanceState::Starting,
                 since: now,
@@ -340,8 +385,8 @@ impl World {
         let Some(process) = self.processes(server).alive.get(&id) else {
             return Ok(());
         };
-        let name = process.name;
-        if process.leads {
+        let instance = process.name.parse::<InstanceName>().ok();
+        if let Some(name) = instance.filter(|_| process.leads) {
             self.check_stop(name)?;
         }
         if let Some(process) = self.processes(server).alive.get_mut(&id) {

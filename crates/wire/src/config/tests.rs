@@ -148,6 +148,7 @@ fn every_key_is_read() {
             grace: Duration::from_secs(30),
             env: variables([("RATIO", "0.5"), ("THREADS", "8")]),
         },
+        workers: Default::default(),
         database: Some(Database {
             servers: 3,
             strict: true,
