@@ -1,5 +1,6 @@
 //! The file's variables for the site's processes, with the operator's secrets in their places.
 
+use crate::engine::key_of;
 use crate::state::Boot;
 use gaiola_model::Placement;
 use gaiola_model::placement::Environment;
@@ -22,8 +23,10 @@ struct Opened {
 /// Why an environment cannot be given to a process.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum EnvironmentError {
-    /// This server got no key when it was switched on.
-    #[error("this server has no key for the site's secrets; it gets one when it is started anew")]
+    /// This server has no key yet.
+    #[error(
+        "this server has no key for the site's secrets yet; it gets one from a machine that keeps the site's passwords"
+    )]
     NoKey,
     /// The site has no such secret.
     #[error("the secret {0} is not there; set it with: gaiola secret set {0}")]
@@ -36,7 +39,7 @@ pub enum EnvironmentError {
 impl Environments {
     /// Those that a placement holds.
     pub(super) fn open(boot: &Boot, placement: &Placement) -> Self {
-        let key = boot.sealing_key();
+        let key = key_of(boot.folder());
         let all = placement.environments.iter();
         let opened = all.map(|(number, environment)| {
             let opened = open(environment, |name| {
@@ -65,6 +68,12 @@ impl Environments {
     /// Whether a process may have this environment; 0 is none of the file's.
     pub(super) fn is_open(&self, number: u64) -> bool {
         number == 0 || self.opened(number).is_some()
+    }
+
+    /// Whether some are closed for the want of a key, which may come.
+    pub(super) fn lack_a_key(&self) -> bool {
+        let lacks = |opened: &Result<_, _>| matches!(opened, Err(EnvironmentError::NoKey));
+        self.0.values().any(lacks)
     }
 
     /// Why one is not given to processes.

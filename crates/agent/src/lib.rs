@@ -324,6 +324,9 @@ impl Agent {
 
     /// Moves everything on this server towards the order. Repeating it does no harm.
     fn carry_out(&mut self) {
+        if self.environments.lack_a_key() {
+            self.environments = Environments::open(&self.boot, &self.order.placement);
+        }
         let order = self.order_here();
         self.supervisor.reconcile(&self.wanted(&order));
         self.end_release_run(&order);

@@ -172,7 +172,6 @@ mod tests {
             database_user: None,
             site_user: None,
             keeper_key: None,
-            sealing_key: None,
             program: None,
             path: String::new(),
             disk: None,

@@ -12,7 +12,6 @@ pub use order::Order;
 use gaiola_model::inventory::Location;
 use gaiola_model::placement::{BootNumber, ReleaseNumber};
 use gaiola_model::{ServerName, SiteName};
-use gaiola_net::seal::SealingKey;
 use gaiola_os::process::{OWN_PROGRAM, User, is_root};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -244,9 +243,6 @@ pub struct Boot {
     pub site_user: Option<User>,
     /// The secret of the site's VIP keepers in hexadecimal; on balancers only.
     pub keeper_key: Option<String>,
-    /// The key that opens the operator's secrets, in hexadecimal; on application servers only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sealing_key: Option<String>,
     /// A link to the program that the server runs: a change of it takes effect as each process starts. Where it does not exist the
     /// server runs what it was switched on with.
     pub program: Option<PathBuf>,
@@ -293,8 +289,6 @@ struct StoredBoot {
     site_user: Option<User>,
     keeper_key: Option<String>,
     #[serde(default)]
-    sealing_key: Option<String>,
-    #[serde(default)]
     program: Option<PathBuf>,
     path: String,
     #[serde(default)]
@@ -329,7 +323,6 @@ impl From<StoredBoot> for Boot {
             database_user: stored.database_user,
             site_user: stored.site_user,
             keeper_key: stored.keeper_key,
-            sealing_key: stored.sealing_key,
             program: stored.program,
             path: stored.path,
             disk: stored.disk,
@@ -338,11 +331,6 @@ impl From<StoredBoot> for Boot {
 }
 
 impl Boot {
-    /// The key that opens the operator's secrets; `None`: this server has none.
-    pub fn sealing_key(&self) -> Option<SealingKey> {
-        SealingKey::from_hex(self.sealing_key.as_ref()?)
-    }
-
     /// The server's directory.
     pub fn folder(&self) -> &Path {
         &self.directories.state

@@ -140,7 +140,6 @@ fn boot() -> Boot {
         database_user: None,
         site_user: None,
         keeper_key: Some("5a".repeat(32)),
-        sealing_key: None,
         program: Some("/var/lib/gaiola/shop/servers/lb1/gaiola".into()),
         path: "/usr/bin:/bin".into(),
         disk: Some(4 << 30),

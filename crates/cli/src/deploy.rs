@@ -10,6 +10,7 @@ use gaiola_control::api::{Change, NewSecrets, Presence};
 use gaiola_control::certificates::{self, Certificates};
 use gaiola_control::release::{self, Phase, Progress, ReleaseError, Scan, Source};
 use gaiola_model::Config;
+use gaiola_model::secret::SecretName;
 use gaiola_net::client::{Request, Response, Writer};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -75,6 +76,20 @@ impl Local {
             emptied: self.emptied.clone(),
             secrets: self.secrets.clone(),
         }
+    }
+
+    /// The change as `plan` asks about it: without the values of secrets.
+    pub(crate) fn planned(&self) -> Change {
+        let mut change = self.apply(false);
+        if let Change::Apply { secrets, .. } = &mut change {
+            *secrets = NewSecrets::default();
+        }
+        change
+    }
+
+    /// The secrets that wait to be set.
+    pub(crate) fn pending(&self) -> impl Iterator<Item = &SecretName> {
+        self.secrets.values.keys()
     }
 
     /// Sends what the site does not have.

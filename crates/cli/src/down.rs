@@ -5,6 +5,7 @@ use crate::change::show;
 use crate::connect::{Ping, Place, SiteClient, place};
 use crate::machines::Machines;
 use crate::output::Exit;
+use crate::pending::Pending;
 use crate::purge;
 use anyhow::{Context as _, bail};
 use gaiola_agent::state::State;
@@ -92,6 +93,7 @@ fn purge_all(
     authority: Option<&purge::Authority>,
     started: Instant,
 ) -> anyhow::Result<Exit> {
+    Pending::of(&place.site)?.forget(|_, _| true)?;
     let Some(hosts) = &place.machines else {
         let state = State::of(&place.site);
         let folder = state.folder();

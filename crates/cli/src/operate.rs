@@ -80,13 +80,7 @@ pub(crate) fn plan(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
         return Ok(Exit::Ok);
     };
     let planned = match Local::read(global, config, of) {
-        Ok(local) => client.post(
-            "/plan",
-            &ChangeRequest {
-                change: local.apply(false),
-                timeout_ms: 0,
-            },
-        )?,
+        Ok(local) => plan_of(&client, &local)?,
         Err(error) => Planned {
             refusals: vec![format!("{error:#}")],
             ..Planned::default()
@@ -112,6 +106,19 @@ pub(crate) fn plan(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
         .iter()
         .for_each(|refusal| print_line!("refused: {refusal}"));
     Ok(Exit::Ok)
+}
+
+fn plan_of(client: &SiteClient, local: &Local) -> anyhow::Result<Planned> {
+    let asked = ChangeRequest {
+        change: local.planned(),
+        timeout_ms: 0,
+    };
+    let mut planned: Planned = client.post("/plan", &asked)?;
+    let set = local.pending().map(|name| {
+        format!("secret {name}: what waits here is set: where it is another value, instances that use it are replaced")
+    });
+    planned.changes.extend(set);
+    Ok(planned)
 }
 
 /// `gaiola status`.

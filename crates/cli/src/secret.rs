@@ -8,11 +8,12 @@ use crate::connect::{Ping, Place, SiteClient, place};
 use crate::file;
 use crate::operator;
 use crate::output::Exit;
-use crate::pending::{Pending, known};
-use anyhow::{Context as _, bail};
+use crate::pending::{self, Pending, known};
+use anyhow::{Context as _, anyhow, bail};
 use gaiola_agent::engine::Secret;
 use gaiola_agent::state::State;
-use gaiola_control::api::{Change, NewSecrets, SecretInfo};
+use gaiola_control::api::{Change, NewSecret, NewSecrets, SecretInfo};
+use gaiola_control::change::check_secret;
 use gaiola_model::secret::{SecretName, referred};
 use gaiola_model::{Config, SiteName};
 use std::collections::BTreeSet;
@@ -33,10 +34,9 @@ pub(crate) fn secret(global: &Global, command: &SecretCommand) -> anyhow::Result
 fn set(global: &Global, of: &SiteFile, name: &SecretName) -> anyhow::Result<Exit> {
     let place = place(global, &of.file)?;
     let value = value(name)?;
-    let Some(client) = running(&place)? else {
-        let mut pending = Pending::of(&place.site)?;
-        pending.values.insert(name.clone(), value);
-        pending.write()?;
+    check_secret(name, &value).map_err(|why| anyhow!(why))?;
+    let Some(client) = founded(&place)? else {
+        Pending::add(&place.site, name, value)?;
         if !global.quiet {
             eprint_line!(
                 "{} is not up: {name} is kept here, and set by the next: gaiola up",
@@ -45,31 +45,40 @@ fn set(global: &Global, of: &SiteFile, name: &SecretName) -> anyhow::Result<Exit
         }
         return Ok(Exit::Ok);
     };
+    let new = NewSecret { value, since: None };
     let new = NewSecrets {
-        values: [(name.clone(), value)].into(),
+        values: [(name.clone(), new)].into(),
         by: operator::name(),
     };
     let exit = change(global, &client, Change::SetSecrets(new))?;
-    Pending::of(&place.site)?.forget(|pending| pending == name)?;
+    pending::settle(&client)?;
     Ok(exit)
 }
 
 fn unset(global: &Global, of: &SiteFile, name: &SecretName) -> anyhow::Result<Exit> {
     let place = place(global, &of.file)?;
-    let mut pending = Pending::of(&place.site)?;
-    let was_pending = pending.forget(|pending| pending == name)?;
-    match running(&place)? {
-        None if was_pending => Ok(Exit::Ok),
-        None => bail!("{} is not up, and {name} does not wait here", place.site),
-        Some(client) => change(global, &client, Change::UnsetSecret(name.clone())),
+    let waited = Pending::of(&place.site)?.forget(|waits, _| waits == name)?;
+    let Some(client) = founded(&place)? else {
+        return match waited {
+            true => Ok(Exit::Ok),
+            false => bail!("{} is not up, and {name} does not wait here", place.site),
+        };
+    };
+    let held = known(&client)?.secrets;
+    let is_held = held.is_none_or(|held| held.iter().any(|info| info.name == *name));
+    match waited && !is_held {
+        true => Ok(Exit::Ok),
+        false => change(global, &client, Change::UnsetSecret(name.clone())),
     }
 }
 
 fn list(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
     let place = place(global, &of.file)?;
-    let pending: Vec<SecretName> = Pending::of(&place.site)?.values.into_keys().collect();
-    let held = match running(&place)? {
-        Some(client) => known(&client)?,
+    let pending: Vec<SecretName> = Pending::of(&place.site)?.names().cloned().collect();
+    let held = match founded(&place)? {
+        Some(client) => {
+            (known(&client)?.secrets).context("the site's store has not answered yet; try again")?
+        }
         None if pending.is_empty() => bail!(
             "the site {} is not up, and no secret waits here for its next `up`",
             place.site
@@ -83,7 +92,9 @@ fn list(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
     }
     held.iter()
         .for_each(|info| print_line!("{}", in_words(info)));
-    (pending.iter()).for_each(|name| print_line!("{name:<24} waits here for the next: gaiola up"));
+    for name in &pending {
+        print_line!("{:<24} waits here for the next: gaiola up", name.as_str());
+    }
     if held.is_empty() && pending.is_empty() && !global.quiet {
         eprint_line!("there are no secrets; set one with: gaiola secret set NAME");
     }
@@ -102,9 +113,13 @@ fn in_words(info: &SecretInfo) -> String {
     format!("{:<24} set {second}Z by {by}, {used}", name.as_str())
 }
 
-/// The site, if it is up.
-fn running(place: &Place) -> anyhow::Result<Option<SiteClient>> {
-    Ok(SiteClient::at(place)?.filter(SiteClient::is_running))
+/// The site, if it is up and may have secrets: one whose first `up` failed before it had servers keeps none.
+fn founded(place: &Place) -> anyhow::Result<Option<SiteClient>> {
+    let Some(client) = SiteClient::at(place)?.filter(SiteClient::is_running) else {
+        return Ok(None);
+    };
+    let is_founded = known(&client)?.founded;
+    Ok(is_founded.then_some(client))
 }
 
 /// The value: what is written to standard input, without one line feed at its end, or what is typed.
@@ -124,10 +139,7 @@ fn value(name: &SecretName) -> anyhow::Result<Secret> {
     };
     let text = text.strip_suffix('\n').unwrap_or(&text);
     let text = text.strip_suffix('\r').unwrap_or(text);
-    match text.is_empty() {
-        true => bail!("the value is empty"),
-        false => Ok(Secret::from(text.to_string())),
-    }
+    Ok(Secret::from(text.to_string()))
 }
 
 /// Reads the file again, with the secrets that there are, if it refers to any. What cannot be known is said.
@@ -156,13 +168,15 @@ fn there_are(
     of: &SiteFile,
     site: &SiteName,
 ) -> anyhow::Result<Option<BTreeSet<SecretName>>> {
-    let mut all: BTreeSet<SecretName> = Pending::of(site)?.values.into_keys().collect();
+    let mut all: BTreeSet<SecretName> = Pending::of(site)?.names().cloned().collect();
     let place = place(global, &of.file)?;
     let client = SiteClient::at(&place)?;
     match client.as_ref().map(|client| (client, client.ping())) {
         Some((client, Some(Ping::Up))) => {
-            all.extend(known(client)?.into_iter().map(|info| info.name));
-            Ok(Some(all))
+            let known = known(client)?;
+            let is_known = !known.founded || known.secrets.is_some();
+            all.extend(known.secrets.into_iter().flatten().map(|info| info.name));
+            Ok(is_known.then_some(all))
         }
         Some(_) => Ok(None),
         None if place.machines.is_none() && State::of(site).placement().exists() => Ok(None),

@@ -93,11 +93,21 @@ impl Change {
     }
 }
 
+/// A secret's value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewSecret {
+    /// The value. Its `Debug` output hides it.
+    pub value: Secret,
+    /// Since when it waits to be set, as events have it: one that was set meanwhile stays. `None`: it is set now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+}
+
 /// Secrets with their values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewSecrets {
-    /// The values. Their `Debug` output hides them.
-    pub values: BTreeMap<SecretName, Secret>,
+    /// The values.
+    pub values: BTreeMap<SecretName, NewSecret>,
     /// Who sets them: `root@laptop`.
     pub by: String,
 }
@@ -107,6 +117,15 @@ impl NewSecrets {
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
+}
+
+/// What is known of the site's secrets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownSecrets {
+    /// Whether there is a site that may have any: its first `up` has reached its servers.
+    pub founded: bool,
+    /// Them; `None`: the store has not answered yet.
+    pub secrets: Option<Vec<SecretInfo>>,
 }
 
 /// A secret of the site, without its value.

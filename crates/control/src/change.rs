@@ -11,7 +11,7 @@ mod secrets;
 pub use plan::plan;
 pub use release::has_release;
 pub(crate) use release::prune_releases;
-pub use secrets::list as secrets;
+pub use secrets::{check_secret, list as secrets};
 
 use crate::api::steps::Steps;
 use crate::api::{Change, ChangeRequest, Digest, NewSecrets, Outcome, Progress, refused};
@@ -46,9 +46,8 @@ pub async fn carry_out(site: &Rc<Site>, asked: ChangeRequest, steps: &mut Steps)
         );
     };
     let deadline = Instant::now() + Duration::from_millis(asked.timeout_ms);
-    let deploys = matches!(asked.change, Change::Apply { .. } | Change::SetSecrets(_));
     match begin(site, asked.change, deadline, steps).await {
-        Ok(since) => follow(site, since, deploys, deadline, steps).await,
+        Ok((since, deploys)) => follow(site, since, deploys, deadline, steps).await,
         Err(outcome) => outcome,
     }
 }
@@ -72,6 +71,7 @@ pub(crate) async fn replace_unattended(
         site,
         deadline: Instant::now() + STORE_LIMIT,
         steps: &mut Steps::new(sender),
+        deploys: false,
     };
     let (_, at, _) = work.desired().await?;
     if at != decided_on {
@@ -98,21 +98,24 @@ struct Work<'a> {
     site: &'a Rc<Site>,
     deadline: Instant,
     steps: &'a mut Steps,
+    /// Whether instances are given something new that they may not come up with.
+    deploys: bool,
 }
 
-/// Writes the desired state, and returns the revision of that write.
+/// Writes the desired state, and returns the revision of that write, and whether a release or what it runs with is new.
 async fn begin(
     site: &Rc<Site>,
     change: Change,
     deadline: Instant,
     steps: &mut Steps,
-) -> Result<Revision, Outcome> {
+) -> Result<(Revision, bool), Outcome> {
     let mut work = Work {
         site,
         deadline,
         steps,
+        deploys: matches!(change, Change::Apply { .. }),
     };
-    match change {
+    let written = match change {
         Change::Apply {
             config,
             release,
@@ -139,7 +142,8 @@ async fn begin(
         Change::Restart(what) => work.restart(&what).await,
         Change::SetAside(aside) => work.set_aside(aside).await,
         Change::TakeBack => work.take_back().await,
-    }
+    };
+    Ok((written?, work.deploys))
 }
 
 impl Work<'_> {

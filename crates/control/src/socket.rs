@@ -4,11 +4,12 @@ mod upload;
 
 use crate::api::schema;
 use crate::api::steps::Steps;
-use crate::api::{ChangeRequest, Harm, Progress, SecretInfo};
+use crate::api::{ChangeRequest, Harm, KnownSecrets, Progress};
 use crate::change;
 use crate::monitor::{self, status::status};
 use crate::site::Site;
 use bytes::Bytes;
+use gaiola_agent::state::Order;
 use gaiola_model::config::Machines;
 use gaiola_model::schema::SCHEMA;
 use gaiola_model::{Revision, ServerName};
@@ -131,11 +132,16 @@ fn machines(site: &Site) -> Option<Machines> {
     desired.config.machines.clone()
 }
 
-/// The operator's secrets, without their values; `None`: they are not known yet.
-fn secrets(site: &Site) -> Option<Vec<SecretInfo>> {
+/// The operator's secrets, without their values.
+fn secrets(site: &Site) -> KnownSecrets {
     let view = site.view.borrow();
-    let (_, desired) = view.desired.as_ref()?;
-    Some(change::secrets(desired))
+    let desired = view.desired.as_ref();
+    let order = site.order.borrow();
+    let is_stored = |order: &Rc<Order>| order.revision > Revision(0);
+    KnownSecrets {
+        founded: desired.is_some() || order.as_ref().is_some_and(is_stored),
+        secrets: desired.map(|(_, desired)| change::secrets(desired)),
+    }
 }
 
 fn access(site: &Site, server: ServerName) -> Response {

@@ -255,12 +255,42 @@ impl Encryption {
 
 /// The file's variables for a process, and the secrets that they refer to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredEnvironment", into = "StoredEnvironment")]
 pub struct Environment {
     /// The variables, as the file has them.
     pub variables: Variables,
     /// The secrets that values refer to, as they were when the environment was ordered.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: SealedSecrets,
+}
+
+/// An environment as it may be stored: without secrets its variables alone, as before there were any.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum StoredEnvironment {
+    Plain(Variables),
+    WithSecrets {
+        variables: Variables,
+        secrets: SealedSecrets,
+    },
+}
+
+impl From<StoredEnvironment> for Environment {
+    fn from(stored: StoredEnvironment) -> Self {
+        let (variables, secrets) = match stored {
+            StoredEnvironment::Plain(variables) => (variables, SealedSecrets::new()),
+            StoredEnvironment::WithSecrets { variables, secrets } => (variables, secrets),
+        };
+        Self { variables, secrets }
+    }
+}
+
+impl From<Environment> for StoredEnvironment {
+    fn from(Environment { variables, secrets }: Environment) -> Self {
+        match secrets.is_empty() {
+            true => Self::Plain(variables),
+            false => Self::WithSecrets { variables, secrets },
+        }
+    }
 }
 
 /// What an instance is made from. The same template makes the same process.
@@ -657,6 +687,23 @@ pub struct ReleaseOutcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_environment_without_secrets_is_its_variables() {
+        let text = r#"{"TZ":"UTC","secrets":"none","variables":"2"}"#;
+        let plain: Environment = serde_json::from_str(text).unwrap();
+        assert_eq!(plain.variables.len(), 3);
+        assert_eq!(serde_json::to_string(&plain).unwrap(), text);
+        let with_secrets = Environment {
+            secrets: [("A".parse().unwrap(), secret::Sealed("00".into()))].into(),
+            ..plain
+        };
+        let text = serde_json::to_string(&with_secrets).unwrap();
+        assert_eq!(
+            serde_json::from_str::<Environment>(&text).unwrap(),
+            with_secrets
+        );
+    }
 
     #[test]
     fn an_instance_without_a_path_of_its_own_is_read() {

@@ -319,7 +319,6 @@ mod tests {
             database_user: None,
             site_user: None,
             keeper_key: None,
-            sealing_key: None,
             program: None,
             path: "/usr/sbin:/usr/bin:/sbin:/bin".into(),
             disk: None,

@@ -6,6 +6,7 @@
 pub mod boot;
 pub mod harm;
 mod identity;
+mod keys;
 mod order;
 mod peers;
 mod power;

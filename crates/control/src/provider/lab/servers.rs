@@ -4,6 +4,7 @@ use super::Lab;
 use super::hardware::{self, HardwareError};
 use super::network::{self, INTERFACE, PREFIX_LENGTH};
 use crate::provider::folder::{self, KeptError, PATH, make_folder, remove};
+use gaiola_agent::engine::keep_key;
 use gaiola_agent::init::certificate;
 use gaiola_agent::state::{Boot, Order, read_document, write_document};
 use gaiola_core::topology;
@@ -189,6 +190,10 @@ fn prepare(lab: &Lab, order: &Order, server: ServerName) -> Result<Boot, ServerE
         let secrets = folder::secrets(&lab.state, schema)?;
         write_document(&folder.join("secrets.json"), &secrets, schema)?;
     }
+    if server.tier == Tier::App {
+        let key = folder::secrets(&lab.state, order.placement.schema)?.sealing_key();
+        keep_key(&folder, &key)?;
+    }
     let boot = Boot {
         site: lab.site.clone(),
         server,
@@ -204,10 +209,6 @@ fn prepare(lab: &Lab, order: &Order, server: ServerName) -> Result<Boot, ServerE
         keeper_key: (server.tier == Tier::Balancer)
             .then(|| folder::keeper_key(&lab.state))
             .transpose()?,
-        sealing_key: (server.tier == Tier::App)
-            .then(|| folder::secrets(&lab.state, order.placement.schema))
-            .transpose()?
-            .map(|secrets| secrets.sealing_key().to_hex()),
         program: Some(lab.state.program(server)),
         path: PATH.into(),
         disk: disk(lab, order, server),

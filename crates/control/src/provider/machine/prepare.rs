@@ -82,7 +82,6 @@ pub(super) async fn prepare(
         database_user: Some(user),
         site_user: Some(find(super::SITE_USER)?),
         keeper_key: secrets.keeper_key,
-        sealing_key: secrets.sealing_key,
         program: Some(super::program().into()),
         path: PATH.into(),
         disk: None,
@@ -131,25 +130,18 @@ async fn secrets(
     let has_passwords = order.placement.config.database.is_some()
         && matches!(server.tier, Tier::App | Tier::Database);
     let has_key = server.tier == Tier::Balancer;
-    let opens = server.tier == Tier::App;
     let path = machine.state.server(server).join("secrets.json");
     let own = |path: &Path| read_document::<Secrets>(path).ok();
     let mut known = SecretFiles {
         secrets: own(&path).or_else(|| own(&machine.state.secrets())),
         keeper_key: held.and_then(|held| held.keeper_key.clone()),
-        sealing_key: held.and_then(|held| held.sealing_key.clone()),
+        sealing_key: None,
     };
-    let derived = |passwords: &Secrets| passwords.sealing_key().to_hex();
-    known.sealing_key = known
-        .sealing_key
-        .or_else(|| known.secrets.as_ref().map(derived));
     if known.keeper_key.is_none() {
         known.keeper_key = read_json(&machine.state.keeper_key()).ok();
     }
     let is_missing = |known: &SecretFiles| {
-        has_passwords && known.secrets.is_none()
-            || has_key && known.keeper_key.is_none()
-            || opens && known.sealing_key.is_none()
+        has_passwords && known.secrets.is_none() || has_key && known.keeper_key.is_none()
     };
     if is_missing(&known) {
         let mut last = None;
@@ -158,7 +150,6 @@ async fn secrets(
                 Ok(given) => {
                     known.secrets = known.secrets.or(given.secrets);
                     known.keeper_key = known.keeper_key.or(given.keeper_key);
-                    known.sealing_key = known.sealing_key.or(given.sealing_key);
                     last = None;
                     break;
                 }
@@ -173,7 +164,7 @@ async fn secrets(
     Ok(SecretFiles {
         secrets: known.secrets.filter(|_| has_passwords),
         keeper_key: known.keeper_key.filter(|_| has_key),
-        sealing_key: known.sealing_key.filter(|_| opens),
+        sealing_key: None,
     })
 }
 

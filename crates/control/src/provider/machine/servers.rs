@@ -3,7 +3,7 @@
 use super::prepare::{PrepareError, prepare};
 use super::units::UnitError;
 use super::{Machine, remove_file};
-use super::{boot, harm};
+use super::{boot, harm, keys};
 use crate::provider::folder::remove;
 use gaiola_agent::state::{Boot, Order};
 use gaiola_core::machines::{self, Step};
@@ -34,6 +34,7 @@ enum ServerError {
 /// Follows the order, without end.
 pub async fn run(machine: Rc<Machine>) {
     let mut orders = machine.order.clone();
+    tokio::task::spawn_local(keys::run(Rc::clone(&machine)));
     adopt(&machine).await;
     loop {
         let order = orders.borrow_and_update().clone();
