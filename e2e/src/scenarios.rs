@@ -59,7 +59,7 @@ impl dyn Stage + '_ {
 type Scenario = fn(&dyn Stage);
 
 /// All of them, in the order in which they are played.
-const ALL: [(&str, Scenario); 10] = [
+const ALL: [(&str, Scenario); 11] = [
     ("a second up changes nothing", changes_nothing),
     ("a tier is scaled", scales),
     ("servers are drained", drains),
@@ -69,6 +69,7 @@ const ALL: [(&str, Scenario); 10] = [
         "secrets reach the instances and nothing else",
         keeps_secrets,
     ),
+    ("workers run beside the instances", works),
     ("a release that cannot start is given up", gives_up),
     ("commands reach the servers", reaches),
     ("what cannot be done is said", refuses),
@@ -196,6 +197,45 @@ fn keeps_secrets(stage: &dyn Stage) {
     stage.up().expect(0, &[]);
     unset().expect(0, &[]);
     unset().expect(2, &["there is no secret TOKEN"]);
+    stage.is_whole();
+}
+
+fn works(stage: &dyn Stage) {
+    let beat = "[worker.beat]\nservers = 1\nrun = \"while sleep 1; do echo beat $INSTANCE of $RELEASE; done\"\n";
+    let both = format!("{beat}[worker.mail]\nrun = \"exec sleep 100000\"\n[app]\n");
+    stage.edit("[app]\n", &both);
+    let planned = "worker mail: is started once the instances are up";
+    stage.gaiola(&["plan"]).expect(0, &[planned]);
+    stage.up().expect(0, &[]);
+    let names = |stage: &dyn Stage| {
+        let status = stage.status();
+        let servers = status["servers"].as_array().cloned().unwrap_or_default();
+        let workers = servers
+            .iter()
+            .flat_map(|server| server["workers"].as_array().cloned().unwrap_or_default());
+        let ready = workers.filter(|worker| worker["state"] == "ready");
+        let names = ready.filter_map(|worker| Some(worker["name"].as_str()?.to_string()));
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(names(stage), ["app1.beat.1", "app1.mail.1", "app2.mail.1"]);
+    stage
+        .gaiola(&["logs", "-n", "app1", "--last", "50"])
+        .expect(0, &["beat app1.beat.1 of"]);
+    // One that is drained runs none; what runs on one server alone moves.
+    stage.gaiola(&["drain", "app1"]).expect(0, &[]);
+    assert_eq!(names(stage), ["app2.beat.1", "app2.mail.1"]);
+    stage.gaiola(&["undrain", "app1"]).expect(0, &[]);
+    assert_eq!(names(stage), ["app1.mail.1", "app2.beat.1", "app2.mail.1"]);
+    // One that keeps ending fails the change, and requests do not notice.
+    stage.edit("exec sleep 100000", "echo no queue; exit 3");
+    let seen = stage.under_load(&mut || _ = stage.up().expect(1, &["app1.mail.1", "no queue"]));
+    seen.assert_nothing_failed();
+    stage.edit("echo no queue; exit 3", "exec sleep 200000");
+    stage.up().expect(0, &[]);
+    let without = |stage: &dyn Stage| stage.edit(&both.replace("100000", "200000"), "[app]\n");
+    without(stage);
+    stage.up().expect(0, &[]);
+    assert!(names(stage).is_empty());
     stage.is_whole();
 }
 

@@ -7,7 +7,7 @@ use crate::connect::place;
 use crate::output::{self, Exit};
 use anyhow::{Context as _, bail};
 use gaiola_agent::state::State;
-use gaiola_model::{InstanceName, ServerName};
+use gaiola_model::{InstanceName, ServerName, WorkerName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -101,7 +101,10 @@ fn is_wanted(path: &Path, all: bool) -> bool {
     else {
         return false;
     };
-    all || name.parse::<InstanceName>().is_ok() || name.starts_with("release-") || name == "access"
+    all || name.parse::<InstanceName>().is_ok()
+        || name.parse::<WorkerName>().is_ok()
+        || name.starts_with("release-")
+        || name == "access"
 }
 
 /// Prints what was added since `from` (the last lines if it is `None`), and returns the new end.

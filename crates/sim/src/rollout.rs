@@ -22,7 +22,7 @@ use crate::violation::{Rule, Violation};
 use checks::Checker;
 use gaiola_core::rollout::{self, Facts};
 use gaiola_core::topology;
-use gaiola_model::config::{App, Balancer, Config, Database, Web};
+use gaiola_model::config::{App, Balancer, Config, Database, Web, Worker};
 use gaiola_model::placement::{BootNumber, Release, ReleaseNumber};
 use gaiola_model::proxy::{Admin, Mode};
 use gaiola_model::{Desired, Inventory, Observed, Placement, Revision, ServerName, Time};
@@ -381,6 +381,14 @@ impl World {
     }
 }
 
+/// A worker that runs on one server.
+fn beat() -> Worker {
+    Worker {
+        servers: Some(1),
+        ..Worker::new("work")
+    }
+}
+
 /// A site of random size, with or without each tier.
 fn config(rng: &mut fastrand::Rng) -> Config {
     let balancer = Balancer {
@@ -410,7 +418,10 @@ fn config(rng: &mut fastrand::Rng) -> Config {
             grace: Duration::from_secs(10),
             env: Default::default(),
         },
-        workers: Default::default(),
+        workers: match rng.bool() {
+            true => [("beat".parse().expect("it is a name"), beat())].into(),
+            false => Default::default(),
+        },
         database: rng.bool().then_some(database),
         drill: None,
         env: Default::default(),

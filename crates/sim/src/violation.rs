@@ -19,6 +19,8 @@ pub enum Rule {
     Encryption,
     /// What runs finds the variables of its environment in the placement, which holds each set of them once.
     Environment,
+    /// Workers run where the file wants them, and on no more servers.
+    Workers,
     /// A release is prepared before it is started, and by one run of its command at a time.
     Release,
     /// Only the holder of the conductor's key writes placements.

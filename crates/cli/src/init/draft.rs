@@ -3,6 +3,7 @@
 use super::name;
 use super::placement::{Placement, Wanted};
 use super::procfile::Procfile;
+use gaiola_model::WorkerKind;
 use gaiola_model::config::MAX_SERVERS;
 use gaiola_wire::config::rules;
 use std::fmt;
@@ -52,7 +53,9 @@ pub(super) struct Draft {
     /// The directory of public files; `None`: no web tier.
     pub(super) root: Option<String>,
     pub(super) database: bool,
-    /// Processes of the `Procfile` that Gaiola does not run.
+    /// Workers: the other processes of the `Procfile`, and their commands.
+    pub(super) workers: Vec<(WorkerKind, String)>,
+    /// Those of them whose names no worker can have.
     pub(super) left_out: Vec<String>,
 }
 
@@ -92,6 +95,7 @@ impl Draft {
         };
         let machines = wishes.machines.as_ref();
         let placement = machines.map(|machines| Placement::of(machines, wanted));
+        let (workers, left_out) = workers(&wishes.procfile);
         let found = wishes.roots.first().cloned();
         let named = placement.as_ref().is_some_and(Placement::has_web);
         Ok(Self {
@@ -102,9 +106,24 @@ impl Draft {
             root: found.or_else(|| named.then(|| ROOT.into())),
             database: wanted.database,
             placement,
-            left_out: wishes.procfile.others.clone(),
+            workers,
+            left_out,
         })
     }
+}
+
+/// `Mail_Out` is the worker `mail-out`; a name of another form, or one that another process has by then, is left out.
+fn workers(procfile: &Procfile) -> (Vec<(WorkerKind, String)>, Vec<String>) {
+    let (mut workers, mut left_out) = (Vec::<(WorkerKind, String)>::new(), Vec::new());
+    for (name, command) in &procfile.others {
+        let kind = name.to_ascii_lowercase().replace('_', "-").parse().ok();
+        let is_new = |kind: &WorkerKind| workers.iter().all(|(known, _)| known != kind);
+        match kind.filter(is_new) {
+            Some(kind) => workers.push((kind, command.clone())),
+            None => left_out.push(name.clone()),
+        }
+    }
+    (workers, left_out)
 }
 
 fn add(mistakes: &mut Vec<Mistake>, what: impl Into<String>, hint: impl Into<String>) {

@@ -7,8 +7,8 @@ pub(super) struct Procfile {
     pub(super) web: Option<String>,
     /// The command of `release`.
     pub(super) release: Option<String>,
-    /// The names of all others.
-    pub(super) others: Vec<String>,
+    /// The names and commands of all others.
+    pub(super) others: Vec<(String, String)>,
 }
 
 impl Procfile {
@@ -19,8 +19,8 @@ impl Procfile {
             match name {
                 "web" => found.web = found.web.or(Some(command.to_owned())),
                 "release" => found.release = found.release.or(Some(command.to_owned())),
-                other if found.others.iter().all(|known| known != other) => {
-                    found.others.push(other.to_owned());
+                other if found.others.iter().all(|(known, _)| known != other) => {
+                    found.others.push((other.to_owned(), command.to_owned()));
                 }
                 _ => {}
             }
@@ -51,7 +51,8 @@ mod tests {
             Some("bin/serve --url http://$HOST:$PORT")
         );
         assert_eq!(found.release.as_deref(), Some("bin/rails db:migrate"));
-        assert_eq!(found.others, ["worker"]);
+        let worker = ("worker".to_string(), "bin/work".to_string());
+        assert_eq!(found.others, [worker]);
         assert_eq!(Procfile::parse(""), Procfile::default());
     }
 }

@@ -106,7 +106,7 @@ fn it_is_said_what_the_loss_of_a_machine_means() {
 
 #[test]
 fn the_directory_says_what_the_operator_does_not() {
-    let procfile = Procfile::parse("web: serve $PORT\nrelease: migrate\nworker: work\n");
+    let procfile = Procfile::parse("web: serve $PORT\nrelease: migrate\nMail_Out: work\n2nd: x\n");
     let wishes = Wishes {
         run: None,
         roots: vec!["static".into(), "dist".into()],
@@ -119,7 +119,8 @@ fn the_directory_says_what_the_operator_does_not() {
     assert_eq!(config.app.release.as_deref(), Some("migrate"));
     assert_eq!(config.web.unwrap().root, "static");
     assert!(
-        text.contains("# Not run by Gaiola, but in the Procfile: worker."),
+        text.contains("# Not run by Gaiola, but in the Procfile: 2nd.")
+            && text.contains("[worker.mail-out]\nrun = \"work\"\n"),
         "{text}"
     );
     let named = Wishes {

@@ -24,6 +24,7 @@ pub(super) fn write(draft: &Draft) -> String {
     balancer(&mut out, draft);
     web(&mut out, draft);
     app(&mut out, draft);
+    workers(&mut out, draft);
     database(&mut out, draft);
     spare(&mut out, draft);
     out
@@ -166,6 +167,18 @@ fn app(out: &mut String, draft: &Draft) {
         );
     }
     out.push('\n');
+}
+
+fn workers(out: &mut String, draft: &Draft) {
+    for (number, (kind, run)) in draft.workers.iter().enumerate() {
+        if number == 0 {
+            comment(
+                out,
+                "Processes that no request is sent to, on every application server; servers = 1 for one that may run on one alone.",
+            );
+        }
+        let _ = writeln!(out, "[worker.{kind}]\nrun = {}\n", quoted(run));
+    }
 }
 
 fn database(out: &mut String, draft: &Draft) {

@@ -153,6 +153,10 @@ impl RollOutStep<'_> {
             return;
         };
         let mut current = self.plan.workers.iter().filter(|worker| is_old(*worker).is_none());
+        if let Some(old) = self.still_runs(&name) {
+            let why = format!("to replace {name}: {old} is being stopped");
+            return self.wait(name.server, why);
+        }
         let unready = current.find_map(|(name, _)| {
             let why = self.view.worker_runs(name).err()?;
             Some((name.server, format!("to replace the next worker: {name} {why}")))

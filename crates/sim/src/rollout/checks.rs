@@ -7,7 +7,7 @@ use gaiola_model::placement::{
     DatabaseRole, DoorState, Encryption, Environment, InstanceState, Phase, PlacedInstance,
     ReleaseNumber, Template,
 };
-use gaiola_model::{InstanceName, Placement, ServerName, Tier, Time};
+use gaiola_model::{InstanceName, Placement, ServerName, Tier, Time, WorkerName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -43,10 +43,12 @@ fn environment(placement: &Placement, number: u64) -> &Environment {
 /// Whatever runs finds its environment in the placement, a number in use keeps its meaning, and none is held twice.
 fn check_environments(stored: &Placement, next: &Placement) -> Result<(), Violation> {
     let held = &next.environments;
-    let lost = next
-        .instances
-        .iter()
-        .find(|(_, placed)| placed.env != 0 && !held.contains_key(&placed.env));
+    let instances = next.instances.iter();
+    let instances = instances.map(|(name, placed)| (name.to_string(), placed.env));
+    let workers = next.workers.iter();
+    let workers = workers.map(|(name, placed)| (name.to_string(), placed.env));
+    let mut all = instances.chain(workers);
+    let lost = all.find(|(_, env)| *env != 0 && !held.contains_key(env));
     if let Some((name, _)) = lost {
         return Err(Rule::Environment.broken(format!("that of {name} is not held")));
     }
@@ -67,12 +69,53 @@ fn check_environments(stored: &Placement, next: &Placement) -> Result<(), Violat
     }
 }
 
+/// Workers are placed where there are servers that take traffic, of kinds that the file has, and on no more servers than it says.
+fn check_workers(next: &Placement) -> Result<(), Violation> {
+    for name in next.workers.keys() {
+        let Some(worker) = next.config.workers.get(&name.kind) else {
+            return Err(Rule::Workers.broken(format!("{name} is not in the file")));
+        };
+        if !topology::serves(next, name.server) {
+            return Err(Rule::Workers.broken(format!("{name} is where nothing serves")));
+        }
+        let of_kind = next.workers.keys().filter(|other| other.kind == name.kind);
+        let servers: BTreeSet<ServerName> = of_kind.map(|other| other.server).collect();
+        if worker.servers.is_some_and(|most| servers.len() > usize::from(most)) {
+            return Err(Rule::Workers.broken(format!("{} is on {servers:?}", name.kind)));
+        }
+    }
+    Ok(())
+}
+
 impl World {
+    /// A worker that an agent starts for the first time by the newest order: where only so many servers may run one, no more do, those that
+    /// were silent until a moment ago aside.
+    pub(super) fn check_worker_start(&self, name: &WorkerName) -> Result<(), Violation> {
+        let stored = &self.store.placement;
+        let most = stored.config.workers.get(&name.kind).and_then(|worker| worker.servers);
+        let left_out = self.lately_silent();
+        let others = self.machines.iter().filter(|(server, machine)| {
+            let runs = |other: WorkerName| other.kind == name.kind;
+            **server != name.server
+                && !left_out.contains(server)
+                && machine.running_workers().any(runs)
+        });
+        let others: Vec<ServerName> = others.map(|(server, _)| *server).collect();
+        match most {
+            Some(most) if others.len() >= usize::from(most) => {
+                let how = format!("{name} is started while {others:?} run one, of {most} that may");
+                Err(Rule::Workers.broken(how))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Checks the step from the stored placement to `next`.
     pub(super) fn check_step(&mut self, next: &Placement) -> Result<(), Violation> {
         self.check_removed(next)?;
         self.check_replacement(next)?;
         check_environments(&self.store.placement, next)?;
+        check_workers(next)?;
         self.check_capacity(next)?;
         self.check_database(next)?;
         self.check_doors(next)?;

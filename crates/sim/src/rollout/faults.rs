@@ -3,6 +3,7 @@
 use super::hosts::NEVER;
 use super::{NETWORK, World, config};
 use gaiola_core::rollout::Facts;
+use gaiola_model::config::Worker;
 use gaiola_model::placement::ReleaseNumber;
 use gaiola_model::secret::{HeldSecret, Sealed, SecretName};
 use gaiola_model::{Inventory, Revision, ServerName, Tier, Time};
@@ -206,6 +207,23 @@ impl World {
         self.desired.secrets.insert(secret, held);
     }
 
+    /// A worker for every server, and one that runs on some of them, come, change and go.
+    fn change_workers(&mut self) {
+        let kind = self.rng.choice(["mail", "beat"]).expect("there are some");
+        let run = self.rng.choice(["work", "work harder"]).expect("there are some");
+        let worker = Worker {
+            servers: (kind == "beat").then(|| self.rng.u16(1..3)),
+            instances: self.rng.u16(1..3),
+            ..Worker::new(run)
+        };
+        let (kind, goes) = (kind.parse().expect("it is a name"), self.rng.u8(..4) == 0);
+        let workers = &mut self.desired.config.workers;
+        match goes {
+            true => _ = workers.remove(&kind),
+            false => _ = workers.insert(kind, worker),
+        }
+    }
+
     fn change_desired(&mut self) {
         let database_too = Tier::ALL.into_iter().chain([Tier::Database; 2]);
         let tier = self
@@ -220,10 +238,11 @@ impl World {
             }
             2 | 3 => self.new_release(),
             4 if self.rng.bool() => self.desired.config.app.instances = self.rng.u16(1..4),
-            4 => {
+            4 if self.rng.bool() => {
                 let colour = self.rng.u8(..3).to_string();
                 self.change_environment(&colour);
             }
+            4 => self.change_workers(),
             5 => {
                 let names = self
                     .desired

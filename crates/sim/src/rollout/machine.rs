@@ -10,7 +10,7 @@ use gaiola_model::placement::{
     BootNumber, DatabaseRole, ObservedDatabase, ObservedProxy, ReleaseOutcome, ReleaseRun,
 };
 use gaiola_model::resources::Resources;
-use gaiola_model::{InstanceName, Observed, Placement, Revision, ServerName, Time};
+use gaiola_model::{InstanceName, Observed, Placement, Revision, ServerName, Time, WorkerName};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -141,6 +141,16 @@ impl Machine {
     pub(super) fn is_left_out(&self, now: Time, lag: Duration) -> bool {
         let recently = self.last_dead.is_some_and(|at| now - at <= lag);
         self.silent_for(now) >= SILENCE || recently
+    }
+
+    /// The workers that run on it.
+    pub(super) fn running_workers(&self) -> impl Iterator<Item = WorkerName> {
+        self.processes.running_workers()
+    }
+
+    /// Whether its agent carries out this order.
+    pub(super) fn knows(&self, at: Revision) -> bool {
+        self.known == at
     }
 
     pub(super) fn is_ready(&self, name: InstanceName) -> bool {

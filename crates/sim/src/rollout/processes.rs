@@ -361,6 +361,15 @@ impl World {
         }
         let launch = processes.supervisor.launch_of(name).expect("it is wanted");
         let release = launch.release;
+        let mut restarts = processes.supervisor.restarts();
+        let is_first = restarts.any(|(other, restarts)| other == name && restarts == 0);
+        drop(restarts);
+        if let (true, Ok(worker)) = (is_first, name.parse::<WorkerName>())
+            && self.machines[&server].knows(self.store.at)
+        {
+            self.check_worker_start(&worker)?;
+        }
+        let processes = self.processes(server);
         processes.last += 1;
         let id = processes.last;
         processes.alive.insert(
