@@ -38,7 +38,7 @@ pub use tls::{
     TlsVersion,
 };
 
-use crate::placement::Revision;
+use crate::revision::Revision;
 use serde::{Deserialize, Serialize};
 
 /// Everything one proxy process serves. It is immutable: a change is a new one with a higher revision.
