@@ -156,7 +156,20 @@ fn app(base: &App, mine: &App, theirs: &App) -> App {
         run: pick(&base.run, &mine.run, &theirs.run),
         release: pick(&base.release, &mine.release, &theirs.release),
         health: pick(&base.health, &mine.health, &theirs.health),
+        check: pick(&base.check, &mine.check, &theirs.check),
         maxconn: pick(&base.maxconn, &mine.maxconn, &theirs.maxconn),
+        count_tunnels: pick(
+            &base.count_tunnels,
+            &mine.count_tunnels,
+            &theirs.count_tunnels,
+        ),
+        queue_size: pick(&base.queue_size, &mine.queue_size, &theirs.queue_size),
+        ejection: pick(&base.ejection, &mine.ejection, &theirs.ejection),
+        slow_ejection: pick(
+            &base.slow_ejection,
+            &mine.slow_ejection,
+            &theirs.slow_ejection,
+        ),
         grace: pick(&base.grace, &mine.grace, &theirs.grace),
         env: pick(&base.env, &mine.env, &theirs.env),
     }

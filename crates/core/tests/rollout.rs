@@ -205,6 +205,7 @@ impl Site {
             maxconn: None,
             grace: Duration::from_secs(10),
             env: Default::default(),
+            ..App::new("")
         };
         let release = Release {
             number: ReleaseNumber(1),

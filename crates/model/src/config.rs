@@ -5,6 +5,7 @@ mod machines;
 pub use machines::{Machine, Machines};
 
 use crate::id::{ServerName, SiteName, Tier};
+use crate::proxy::{Check, Ejection, SlowEjection, StatusRange};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -88,6 +89,12 @@ impl Config {
     pub fn drain_of_balancers(&self) -> Duration {
         let written = self.balancer.as_ref().and_then(|balancer| balancer.drain);
         written.unwrap_or(self.app.grace)
+    }
+
+    /// The `Host` of requests that check an instance.
+    pub fn health_host(&self) -> &str {
+        let written = self.app.check.host.as_deref();
+        written.unwrap_or(Check::HOST)
     }
 
     /// Whether clients use HTTPS.
@@ -216,8 +223,24 @@ pub struct App {
     pub release: Option<String>,
     /// The path that answers 200 when an instance is healthy. Default `/up`.
     pub health: String,
-    /// Most requests in flight to one instance; more wait in a queue. Default: no limit.
+    /// What else a check of an instance is made of.
+    #[serde(default, skip_serializing_if = "HealthCheck::is_usual")]
+    pub check: HealthCheck,
+    /// Most requests in flight to one instance; more wait in a queue. Default [`Self::MAXCONN`]; `None`: no limit.
     pub maxconn: Option<u32>,
+    /// Whether a connection that has switched to another protocol (WebSocket) goes on counting towards `maxconn`. Default
+    /// `false`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub count_tunnels: bool,
+    /// Most requests that wait in one proxy for an instance. `None`: 1024.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_size: Option<u32>,
+    /// When an instance whose requests fail is ejected. Default: as [`Ejection`]'s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ejection: Option<Ejection>,
+    /// When an instance that answers later than the others is ejected. Default: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_ejection: Option<SlowEjection>,
     /// Time between SIGTERM and SIGKILL, and the longest wait for requests in flight. Default 10 s.
     pub grace: Duration,
     /// `[app.env]`: variables for its instances and its `release` command, above those of `[env]`. Default: none.
@@ -225,7 +248,48 @@ pub struct App {
     pub env: Variables,
 }
 
+/// `health` of `[app]`, beside its path: how the agent and the proxies check an instance. What is not set has their own defaults,
+/// which differ: proxies decide sooner.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HealthCheck {
+    /// The `Host` to send. `None`: [`Config::health_host`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Further header fields to send, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// The statuses of an instance that is healthy. Empty: [`Self::STATUS`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub status: Vec<StatusRange>,
+    /// Time between two checks of an instance that is healthy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Duration>,
+    /// Longest time until an answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+    /// Failures in a row that take an instance out of service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fall: Option<u32>,
+    /// The port to ask instead of the instance's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+impl HealthCheck {
+    /// The only status of a healthy instance, unless others are set.
+    pub const STATUS: StatusRange = StatusRange::only(200);
+
+    /// Whether nothing is set.
+    pub fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 impl App {
+    /// Default of `maxconn`: more than any program handles at a time by threads, and fewer than would occupy the proxies.
+    pub const MAXCONN: u32 = 1000;
+
     /// The tier with this command and every default.
     pub fn new(run: impl Into<String>) -> Self {
         Self {
@@ -234,7 +298,12 @@ impl App {
             run: run.into(),
             release: None,
             health: "/up".into(),
-            maxconn: None,
+            check: HealthCheck::default(),
+            maxconn: Some(Self::MAXCONN),
+            count_tunnels: false,
+            queue_size: None,
+            ejection: None,
+            slow_ejection: None,
             grace: Duration::from_secs(10),
             env: Variables::new(),
         }

@@ -16,7 +16,7 @@ pub use address::{Address, BadAddress};
 pub use backend::{
     Algorithm, Backend, Ejection, HashKey, Observe, OnMarkedDown, ServerTimeouts, SlowEjection,
 };
-pub use check::{Check, CheckKind};
+pub use check::{Check, CheckKind, StatusRange};
 pub use control::{Admission, ControlReply, ControlRequest, ProxyReport, ServerReport};
 pub use frontend::{Bind, ClientTimeouts, Frontend, Mode, Refusal, Route, SniRoute};
 pub use rule::{

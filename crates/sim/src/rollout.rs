@@ -409,6 +409,7 @@ fn config(rng: &mut fastrand::Rng) -> Config {
             maxconn: None,
             grace: Duration::from_secs(10),
             env: Default::default(),
+            ..App::new("")
         },
         database: rng.bool().then_some(database),
         drill: None,

@@ -21,6 +21,8 @@ mod tcp;
 mod value;
 
 pub use crate::file::{ConfigErrors, Mistake};
+pub(crate) use balance::{ejection, slow_ejection};
+pub(crate) use check::health;
 pub(crate) use keys::KEYS;
 
 use crate::file::value::duration;

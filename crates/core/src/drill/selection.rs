@@ -162,6 +162,7 @@ mod tests {
                 maxconn: None,
                 grace: Duration::from_secs(10),
                 env: Default::default(),
+                ..App::new("")
             },
             database: Some(Database {
                 servers: 2,

@@ -4,6 +4,7 @@ mod words;
 
 use gaiola_model::config::{App, Balancer, Config, Database, Drill, Machine, Machines, Variables};
 use gaiola_model::placement::ReleaseNumber;
+use gaiola_model::proxy::Observe;
 use gaiola_model::{ServerName, Tier};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -363,12 +364,68 @@ fn app_changes(old: &App, new: &App, found: &mut Vec<Change>) {
         found.push(Change::ReleaseCommand);
     }
     let app = Tier::App;
-    proxies(app, "health", old.health.clone(), new.health.clone(), found);
+    if (&old.health, &old.check) != (&new.health, &new.check) {
+        let (from, mut to) = (health(old), health(new));
+        if from == to {
+            to.push_str(", other header values");
+        }
+        proxies(app, "health", from, to, found);
+    }
     let (from, to) = (limit(old.maxconn), limit(new.maxconn));
     proxies(app, "maxconn", from, to, found);
+    let counts = |app: &App| app.count_tunnels.to_string();
+    proxies(app, "count_tunnels", counts(old), counts(new), found);
+    let size = |app: &App| {
+        app.queue_size
+            .map_or("1024".into(), |size| size.to_string())
+    };
+    proxies(app, "queue_size", size(old), size(new), found);
+    let (from, to) = (ejection(old), ejection(new));
+    proxies(app, "ejection", from, to, found);
+    let (from, to) = (slow_ejection(old), slow_ejection(new));
+    proxies(app, "slow_ejection", from, to, found);
     if old.grace != new.grace {
         found.push(Change::Grace);
     }
+}
+
+/// How instances are checked, without the values of header fields, which may be nobody's business.
+fn health(app: &App) -> String {
+    let set = &app.check;
+    let mut parts = vec![app.health.clone()];
+    parts.extend(set.host.as_ref().map(|host| format!("Host {host}")));
+    parts.extend(set.headers.keys().map(|name| format!("with {name}")));
+    parts.extend(set.status.iter().map(|status| format!("status {status}")));
+    let ms = |what, set: Option<Duration>| Some(format!("{what} {} ms", set?.as_millis()));
+    parts.extend(ms("every", set.interval));
+    parts.extend(ms("within", set.timeout));
+    parts.extend(set.fall.map(|fall| format!("{fall} failures")));
+    parts.extend(set.port.map(|port| format!("port {port}")));
+    parts.join(", ")
+}
+
+fn ejection(app: &App) -> String {
+    let Some(set) = app.ejection else {
+        return "the default".into();
+    };
+    let observe = match set.observe {
+        Observe::None => "nothing",
+        Observe::Layer4 => "layer4",
+        Observe::Layer7 => "layer7",
+    };
+    format!(
+        "{observe}, {} errors, {} to {} ms, {}%",
+        set.error_limit,
+        set.time.as_millis(),
+        set.max_time.as_millis(),
+        set.max_share
+    )
+}
+
+fn slow_ejection(app: &App) -> String {
+    app.slow_ejection.map_or("never".into(), |set| {
+        format!("{}% for {} ms", set.factor, set.after.as_millis())
+    })
 }
 
 fn env_change(old: &Variables, new: &Variables) -> Option<Change> {

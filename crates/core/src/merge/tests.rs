@@ -147,7 +147,7 @@ fn changes_of_values_tell_their_effect() {
             "web: root public -> dist: the proxies take it over; no connection is lost",
             "app: run changes: instances are replaced one at a time",
             "app: release changes: it runs before the instances of the next release",
-            "app: maxconn no limit -> 10: the proxies take it over; no connection is lost",
+            "app: maxconn 1000 -> 10: the proxies take it over; no connection is lost",
             "app: grace changes: it holds from the next stop on",
             "database: strict is set: writes stop when no synchronous standby is left",
             "database: maxconn no limit -> 4: the proxies take it over; no connection is lost",
@@ -279,7 +279,7 @@ prop_compose! {
         servers in 1..=MAX_SERVERS, instances in 1..=MAX_INSTANCES, run in "[ab]", release in option::of("[ab]"),
         health in "/[ab]", maxconn in option::of(1..3u32), grace in 0..3u64, env in variables(),
     ) -> App {
-        App { servers, instances, run, release, health, maxconn, grace: Duration::from_secs(grace), env }
+        App { servers, instances, run, release, health, maxconn, grace: Duration::from_secs(grace), env, ..App::new("") }
     }
 }
 

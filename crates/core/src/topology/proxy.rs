@@ -4,6 +4,7 @@ use super::{
     HEALTH_PATH, PROBE_PATH, TrafficTarget, address_of_instance, address_of_web, balancer_at,
     database, encrypted, has_database, has_proxy, location, servers_of, serves,
 };
+use gaiola_model::config::{Config, HealthCheck};
 use gaiola_model::inventory::Ports;
 use gaiola_model::placement::{
     CertificateCopy, Door, DoorState, Phase, PlacedInstance, ProxyFiles,
@@ -14,6 +15,7 @@ use gaiola_model::proxy::{
 };
 use gaiola_model::{InstanceName, Placement, ProxyConfig, Revision, ServerName, Tier};
 use ipnet::IpNet;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -253,6 +255,8 @@ fn web_backend(placement: &Placement, paths: &Paths) -> Backend {
             },
             port: None,
             host: None,
+            headers: BTreeMap::new(),
+            status: Vec::new(),
             interval: Duration::from_millis(250),
             fast_interval: Duration::from_millis(100),
             connect: CHECK_CONNECT,
@@ -273,40 +277,60 @@ fn web_backend(placement: &Placement, paths: &Paths) -> Backend {
 /// has lost power accepts no connection, which is detected after 300 + 150 + 100 + 150 ms at most.
 fn app_backend(placement: &Placement, sender: Tier, paths: &Paths) -> Backend {
     let senders = servers_of(placement, sender).count();
+    let section = &placement.config.app;
     let member = |(name, placed): (&InstanceName, &PlacedInstance)| {
         let address = address_of_instance(placement, *name)?;
         Some(Server {
-            maxconn: placement.config.app.maxconn.map(|all| share(all, senders)),
+            maxconn: section.maxconn.map(|all| share(all, senders)),
             admin: match placed.phase {
                 Phase::Serve => server_admin(placement, name.server),
                 Phase::Drain => Admin::Drain,
             },
             check_path: placed.health.clone(),
+            check_port: section.check.port.filter(|_| !placed.encrypted),
             tls: placed.encrypted.then(|| encrypted::with_instance(paths)),
             ..Server::new(TrafficTarget::Instance(*name).to_string(), address)
         })
     };
     let members: Vec<Server> = placement.instances.iter().filter_map(member).collect();
+    let usual = ServerTimeouts::default();
     Backend {
         algorithm: Algorithm::LeastConn,
-        check: Some(Check {
-            kind: CheckKind::Http {
-                path: placement.config.app.health.clone(),
-            },
-            port: None,
-            host: None,
-            interval: Duration::from_millis(300),
-            fast_interval: Duration::from_millis(100),
-            connect: CHECK_CONNECT,
-            timeout: Duration::from_secs(1),
-            rise: 2,
-            fall: 2,
-        }),
+        check: Some(instance_check(&placement.config)),
+        ejection: section.ejection.unwrap_or_default(),
+        slow_ejection: section.slow_ejection,
+        count_tunnels: section.count_tunnels,
         timeouts: ServerTimeouts {
             connect: to_connect(&members),
-            ..ServerTimeouts::default()
+            queue_size: section.queue_size.unwrap_or(usual.queue_size),
+            ..usual
         },
         ..Backend::new("app", members)
+    }
+}
+
+/// How proxies check an instance.
+fn instance_check(config: &Config) -> Check {
+    const FAST: Duration = Duration::from_millis(100);
+    let set = &config.app.check;
+    let interval = set.interval.unwrap_or(Duration::from_millis(300));
+    Check {
+        kind: CheckKind::Http {
+            path: config.app.health.clone(),
+        },
+        port: None,
+        host: Some(config.health_host().into()),
+        headers: set.headers.clone(),
+        status: match &*set.status {
+            [] => vec![HealthCheck::STATUS],
+            set => set.to_vec(),
+        },
+        interval,
+        fast_interval: FAST.min(interval),
+        connect: CHECK_CONNECT,
+        timeout: set.timeout.unwrap_or(Duration::from_secs(1)),
+        rise: 2,
+        fall: set.fall.unwrap_or(2),
     }
 }
 

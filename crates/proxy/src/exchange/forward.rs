@@ -321,6 +321,7 @@ impl Exchange<'_> {
         let silence = routed.serving.of(routed.frontend).1.timeouts.tunnel;
         let first = response.as_ref().map_or(&[][..], Buffer::filled);
         let server = Rc::clone(&connection.permit.server);
+        connection.permit.becomes_tunnel();
         let end = tunnel(
             (self.downstream.stream, self.request.buffer.filled()),
             (&mut connection.stream, first),

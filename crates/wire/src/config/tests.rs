@@ -3,8 +3,9 @@ mod mistakes;
 use super::{ConfigErrors, Surroundings, VipRange, load_in};
 use gaiola_model::config::Variables;
 use gaiola_model::config::{
-    App, Balancer, BalancerTls, Database, Drill, DrillLimits, DrillWrite, Machine, Web,
+    App, Balancer, BalancerTls, Database, Drill, DrillLimits, DrillWrite, HealthCheck, Machine, Web,
 };
+use gaiola_model::proxy::StatusRange;
 use gaiola_model::{Config, Tier};
 use proptest::prelude::*;
 use std::io;
@@ -147,6 +148,7 @@ fn every_key_is_read() {
             maxconn: Some(50),
             grace: Duration::from_secs(30),
             env: variables([("RATIO", "0.5"), ("THREADS", "8")]),
+            ..App::new("")
         },
         database: Some(Database {
             servers: 3,
@@ -315,11 +317,13 @@ fn the_examples_of_the_documentation_are_read() {
         .skip(1)
         .filter_map(|rest| rest.split("```").next())
         .collect();
-    let [whole, least, on_machines, env, secrets] = examples[..] else {
+    let [whole, least, on_machines, env, secrets, health] = examples[..] else {
         panic!("{examples:?}")
     };
     let with_env = load(&format!("{whole}\n{env}")).unwrap();
     assert_eq!(with_env.env["WEB_CONCURRENCY"], "4");
+    let with_health = format!("site = 'a'\n[app]\nrun = 'x'\n{health}");
+    assert_eq!(load(&with_health).unwrap().app.check.fall, Some(3));
     assert!(load(whole).is_ok());
     let with_secrets = load(&format!("{whole}\n{secrets}")).unwrap();
     assert_eq!(
@@ -497,4 +501,58 @@ proptest! {
         let loaded = load(&format!("site = 'a'\n[app]\nrun = 'x'\nservers = {servers}"));
         prop_assert_eq!(loaded.is_ok(), (1..=99).contains(&servers));
     }
+}
+
+#[test]
+fn health_is_a_path_or_a_table_with_more() {
+    let app = |lines: &str| {
+        let text = format!("site = 'a'\n[app]\nrun = 'x'\n{lines}");
+        load(&text).unwrap().app
+    };
+    let (usual, path) = (app(""), app("health = '/ok'"));
+    assert_eq!(
+        (usual.health.as_str(), path.health.as_str()),
+        ("/up", "/ok")
+    );
+    assert!(usual.check.is_usual() && path.check.is_usual());
+    let whole = app(
+        "health = { host = 'shop.example', headers = { X-Probe = '1' }, status = '200-299,401', \
+         interval = '2s', timeout = '1s', fall = 4, port = 9000 }",
+    );
+    let expected = HealthCheck {
+        host: Some("shop.example".into()),
+        headers: [("X-Probe".into(), "1".into())].into(),
+        status: vec![
+            StatusRange {
+                first: 200,
+                last: 299,
+            },
+            StatusRange::only(401),
+        ],
+        interval: Some(Duration::from_secs(2)),
+        timeout: Some(Duration::from_secs(1)),
+        fall: Some(4),
+        port: Some(9000),
+    };
+    assert_eq!((whole.health.as_str(), whole.check), ("/up", expected));
+    let one = app("health = { path = '/ok', status = 204 }");
+    assert_eq!(one.check.status, [StatusRange::only(204)]);
+}
+
+#[test]
+fn an_instance_has_a_maxconn_unless_the_file_wants_none() {
+    let app = |lines: &str| {
+        let text = format!("site = 'a'\n[app]\nrun = 'x'\n{lines}");
+        load(&text).unwrap().app
+    };
+    assert_eq!(app("").maxconn, Some(App::MAXCONN));
+    assert_eq!(app("maxconn = 5").maxconn, Some(5));
+    assert_eq!(app("maxconn = 'none'").maxconn, None);
+    let set = app(
+        "count_tunnels = true\nqueue_size = 50\nejection = { error_limit = 5 }\n\
+         slow_ejection = { factor = 300, after = '10s' }",
+    );
+    assert!(set.count_tunnels && set.queue_size == Some(50));
+    assert_eq!(set.ejection.unwrap().error_limit, 5);
+    assert_eq!(set.slow_ejection.unwrap().factor, 300);
 }

@@ -5,6 +5,7 @@ use super::machines::{self, MACHINE, Sections};
 use super::{Surroundings, VipRange, value};
 use crate::file::value::{Wrong, duration, network, url_path};
 use crate::file::{At, Elsewhere, Mistakes, Section, Words, checked, shown, text};
+use crate::proxy_file;
 use gaiola_model::config::{
     App, Balancer, BalancerTls, Config, Database, Drill, DrillLimits, DrillWrite, MAX_INSTANCES,
     MAX_SERVERS, Machines, Web,
@@ -72,8 +73,18 @@ const KEYS: &[(&str, &[&str])] = &[
             "release",
             "health",
             "maxconn",
+            "count_tunnels",
+            "queue_size",
+            "ejection",
+            "slow_ejection",
             "grace",
             "env",
+        ],
+    ),
+    (
+        "app.health",
+        &[
+            "path", "host", "headers", "status", "interval", "timeout", "fall", "port",
         ],
     ),
     ("database", &["servers", "strict", "maxconn", "wait"]),
@@ -135,6 +146,12 @@ pub(super) fn config(
         machines: None,
     };
     env::bound(&config.app_env(), root, mistakes);
+    let encrypts = machines.as_ref().is_some_and(|machines| machines.encrypt);
+    if encrypts && config.app.check.port.is_some() {
+        let app = sections.tier(Tier::App);
+        app.into_iter()
+            .for_each(|section| no_port(section, mistakes));
+    }
     match machines {
         Some(machines) => config.set_machines(machines),
         None => {
@@ -334,15 +351,40 @@ fn app(
         app.run = run;
     }
     app.release = text(section, "release", value::command, mistakes);
-    if let Some(health) = text(section, "health", url_path, mistakes) {
-        app.health = health;
+    let (path, check) = proxy_file::health(section, mistakes);
+    app.health = path.unwrap_or(app.health);
+    app.check = check;
+    app.maxconn = maxconn(section, mistakes).unwrap_or(app.maxconn);
+    app.count_tunnels = section
+        .boolean("count_tunnels", mistakes)
+        .unwrap_or_default();
+    app.queue_size = section.number("queue_size", 0..=1_000_000, mistakes);
+    if section.has("ejection") {
+        app.ejection = Some(proxy_file::ejection(section, mistakes));
     }
-    app.maxconn = section.number("maxconn", 1..=1_000_000, mistakes);
+    app.slow_ejection = proxy_file::slow_ejection(section, mistakes);
     if let Some(grace) = text(section, "grace", duration, mistakes) {
         app.grace = grace;
     }
     app.env = env::of_app(section, known, mistakes);
     app
+}
+
+/// A number, or `"none"`: no limit.
+fn maxconn(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Option<Option<u32>> {
+    if section.has_text("maxconn") {
+        return text(section, "maxconn", value::no_maxconn, mistakes).map(|()| None);
+    }
+    section.number("maxconn", 1..=1_000_000, mistakes).map(Some)
+}
+
+/// With TLS between the tiers a proxy stands in front of the instance's port, and of no other.
+fn no_port(section: &Section<'_>, mistakes: &mut Mistakes<'_>) {
+    if let Some(span) = section.key_span("health") {
+        let what = "`port` of `health` does not go with `encrypt` of [machines]";
+        let hint = "leave it out: the instance's own port is checked, by TLS";
+        mistakes.add(&span, what, hint);
+    }
 }
 
 fn database(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Database {

@@ -213,6 +213,17 @@ pub(super) fn disk(text: &str) -> Result<u64, Wrong> {
     })
 }
 
+/// No limit of an instance's requests.
+pub(super) fn no_maxconn(text: &str) -> Result<(), Wrong> {
+    match text {
+        "none" => Ok(()),
+        _ => Err((
+            "is not a limit".into(),
+            "write a number without quotes, or \"none\"".into(),
+        )),
+    }
+}
+
 /// A command for `sh -c`.
 pub(super) fn command(text: &str) -> Result<String, Wrong> {
     if text.trim().is_empty() {

@@ -177,6 +177,8 @@ fn backends() -> Vec<Backend> {
         kind,
         port: None,
         host: None,
+        headers: std::collections::BTreeMap::new(),
+        status: Vec::new(),
         interval: Duration::from_secs(2),
         fast_interval: Duration::from_secs(2),
         connect,
@@ -217,6 +219,8 @@ fn backends() -> Vec<Backend> {
         check: Some(Check {
             port: Some(8008),
             host: None,
+            headers: std::collections::BTreeMap::new(),
+            status: Vec::new(),
             interval: Duration::from_secs(1),
             fast_interval: Duration::from_secs(1),
             timeout: Duration::from_millis(500),
