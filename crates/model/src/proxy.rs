@@ -18,7 +18,7 @@ pub use backend::{
 };
 pub use check::{Check, CheckKind, StatusRange};
 pub use control::{Admission, ControlReply, ControlRequest, ProxyReport, ServerReport};
-pub use frontend::{Bind, ClientTimeouts, Frontend, Mode, Refusal, Route, SniRoute};
+pub use frontend::{Bind, ClientTimeouts, Frontend, InlinePage, Mode, Refusal, Route, SniRoute};
 pub use rule::{
     Allowance, BasicAuth, Conditions, CookieMatch, Count, Fixed, HeaderEdit, HeaderMatch, Limit,
     LimitKey, Most, PathMatch, Peers, Presence, QueryMatch, Rewrite, Rule, User, ValueMatch,

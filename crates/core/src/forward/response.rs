@@ -21,6 +21,8 @@ pub struct ResponseContext<'a> {
     pub lines: &'a [u8],
     /// The name of a cookie that only we may set.
     pub own_cookie: Option<&'a str>,
+    /// Whether `lines` have an `X-Request-ID`, in place of the server's.
+    pub own_request_id: bool,
 }
 
 /// What follows for the client's connection.
@@ -61,6 +63,8 @@ pub fn response(
             && answer
                 .own_cookie
                 .is_some_and(|name| cookie::is_set(field.value.of(buffer), name));
+        let is_ours = is_ours
+            || field.known == FieldName::XRequestId && answer.own_request_id && !head.is_interim();
         let is_listed = lists_fields && is_listed(field, &head.fields, buffer);
         let is_removed = !head.is_interim() && answer.edit.removes(field, buffer);
         if stays(field, head, sent) && !is_ours && !is_listed && !is_removed {

@@ -26,6 +26,21 @@ pub struct Frontend {
     /// Files with the bodies of our own responses with these statuses. They are read with the configuration.
     #[serde(default)]
     pub error_pages: BTreeMap<u16, PathBuf>,
+    /// The same bodies, where they come with the configuration instead of from files.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pages: BTreeMap<u16, InlinePage>,
+    /// Whether responses have the request's id in `X-Request-ID`, in place of a server's own. Ours have it always.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub return_request_id: bool,
+}
+
+/// The body of an error, with its type.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InlinePage {
+    /// `Content-Type`.
+    pub content_type: String,
+    /// The body.
+    pub body: String,
 }
 
 impl Frontend {
@@ -39,6 +54,8 @@ impl Frontend {
             timeouts: ClientTimeouts::default(),
             connection_limit: None,
             error_pages: BTreeMap::new(),
+            pages: BTreeMap::new(),
+            return_request_id: false,
         }
     }
 }

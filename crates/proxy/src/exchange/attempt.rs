@@ -85,6 +85,8 @@ pub(super) struct Policy<'a> {
     hop: &'a str,
     /// Name of the cookie that only we set.
     own_cookie: Option<&'a str>,
+    /// Whether the response has the request's id in `X-Request-ID`.
+    own_request_id: bool,
     /// Whether the client's connection may be kept alive, as far as the request is concerned.
     keep_alive: bool,
     /// The local address that the client connected to, which the worker may have stopped to serve.
@@ -100,7 +102,8 @@ impl<'a> Policy<'a> {
         routed: &Routed<'a>,
         backend: &'a Backend,
     ) -> Self {
-        let timeouts = &routed.serving.of(routed.frontend).1.timeouts;
+        let frontend = routed.serving.of(routed.frontend).1;
+        let timeouts = &frontend.timeouts;
         let response = routed.allowance.response;
         Self {
             client_limit: timeouts.idle,
@@ -111,6 +114,7 @@ impl<'a> Policy<'a> {
             on_marked_down: backend.config.on_marked_down,
             hop: &routed.serving.config().server,
             own_cookie: backend.jar.as_ref().map(Jar::name),
+            own_request_id: frontend.return_request_id,
             keep_alive: routed.keep_alive,
             local: origin.local,
             worker,

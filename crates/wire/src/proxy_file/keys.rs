@@ -56,6 +56,7 @@ pub(crate) const KEYS: Keys = &[
             "rule",
             "connection_limit",
             "error_pages",
+            "return_request_id",
         ],
     ),
     (

@@ -149,6 +149,8 @@ fn www() -> Frontend {
         },
         connection_limit: None,
         error_pages: Default::default(),
+        pages: Default::default(),
+        return_request_id: false,
     }
 }
 
@@ -168,6 +170,8 @@ fn database() -> Frontend {
         },
         connection_limit: None,
         error_pages: Default::default(),
+        pages: Default::default(),
+        return_request_id: false,
     }
 }
 

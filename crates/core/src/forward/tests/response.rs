@@ -43,6 +43,7 @@ fn answer(text: &str, head: &ResponseHead, client: Version, keep_alive: bool) ->
         date: b"now",
         lines: b"",
         own_cookie: None,
+        own_request_id: false,
     };
     let sent = response(head, text.as_bytes(), &answer, &mut out);
     (written(text, &out), sent)
@@ -84,6 +85,7 @@ fn the_sticky_cookie_is_hidden_and_replaced() {
         date: b"now",
         lines: b"Set-Cookie: id=2\r\n",
         own_cookie: Some("id"),
+        own_request_id: false,
     };
     let mut out = Outgoing::default();
     response(&response_head(text), text.as_bytes(), &answer, &mut out);
@@ -220,6 +222,7 @@ fn a_response_without_a_date_gets_one() {
             date: b"now",
             lines: b"",
             own_cookie: None,
+            own_request_id: false,
         };
         let mut out = Outgoing::default();
         response(&response_head(&text), text.as_bytes(), &answer, &mut out);
@@ -230,4 +233,31 @@ fn a_response_without_a_date_gets_one() {
             .collect();
         assert_eq!(found, dates, "{sent}");
     }
+}
+
+#[test]
+fn the_requests_id_goes_back_in_place_of_the_servers() {
+    let text = "HTTP/1.1 200 OK\r\nx-request-id: other\r\nContent-Length: 0\r\n\r\n";
+    let context = |lines, own_request_id| ResponseContext {
+        client: Version::Http11,
+        keep_alive: true,
+        server: "lb1",
+        edit: Edit::default(),
+        date: b"now",
+        lines,
+        own_cookie: None,
+        own_request_id,
+    };
+    let mut out = Outgoing::default();
+    let mut sent = |lines, own| {
+        let context = context(lines, own);
+        response(&response_head(text), text.as_bytes(), &context, &mut out);
+        written(text, &out)
+    };
+    assert!(sent(&[], false).contains("x-request-id: other\r\n"));
+    let own = sent(b"X-Request-ID: id1\r\n", true);
+    assert!(
+        own.contains("X-Request-ID: id1\r\n") && !own.contains("other"),
+        "{own}"
+    );
 }

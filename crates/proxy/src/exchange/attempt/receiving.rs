@@ -74,6 +74,7 @@ impl Receiving<'_> {
             date: &self.policy.worker.date(),
             lines: self.lines,
             own_cookie: self.policy.own_cookie,
+            own_request_id: self.policy.own_request_id,
         };
         let buffer = self.buffer.as_mut().expect("a head was read into it");
         let forwarded = forward::response(self.response, buffer.filled(), &answer, self.back);
@@ -171,6 +172,7 @@ impl Receiving<'_> {
             date: b"",
             lines: &[],
             own_cookie: None,
+            own_request_id: false,
         };
         forward::response(self.response, buffer.filled(), &answer, self.back);
         self.stage.count_head(self.back);
