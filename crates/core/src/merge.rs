@@ -139,6 +139,7 @@ fn balancer(base: &Balancer, mine: &Balancer, theirs: &Balancer) -> Balancer {
         trust: pick(&base.trust, &mine.trust, &theirs.trust),
         accept_proxy: pick(&base.accept_proxy, &mine.accept_proxy, &theirs.accept_proxy),
         drain: pick(&base.drain, &mine.drain, &theirs.drain),
+        proxy: pick(&base.proxy, &mine.proxy, &theirs.proxy),
     }
 }
 

@@ -1,11 +1,13 @@
 //! The file `gaiola.toml`, resolved: defaults filled in, names checked. `wire::config` reads it.
 
+mod balancer_proxy;
 mod machines;
 
+pub use balancer_proxy::{BalancerLog, BalancerProxy};
 pub use machines::{Machine, Machines};
 
 use crate::id::{ServerName, SiteName, Tier};
-use crate::proxy::{Check, Ejection, SlowEjection, StatusRange};
+use crate::proxy::{Check, Ejection, SlowEjection, StatusRange, TlsVersion};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -91,10 +93,15 @@ impl Config {
         written.unwrap_or(self.app.grace)
     }
 
-    /// The `Host` of requests that check an instance.
+    /// The `Host` of requests that check an instance: the file's, or else the site's name, if it has one.
     pub fn health_host(&self) -> &str {
         let written = self.app.check.host.as_deref();
-        written.unwrap_or(Check::HOST)
+        written.or(self.host()).unwrap_or(Check::HOST)
+    }
+
+    /// The first name in `[balancer] hosts`.
+    pub fn host(&self) -> Option<&str> {
+        self.balancer.as_ref()?.proxy.host()
     }
 
     /// Whether clients use HTTPS.
@@ -133,6 +140,9 @@ pub struct Balancer {
     /// Default: the instances' grace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<Duration>,
+    /// What is set in the words of a proxy's file.
+    #[serde(default, skip_serializing_if = "BalancerProxy::is_usual")]
+    pub proxy: BalancerProxy,
 }
 
 /// `tls` of `[balancer]`.
@@ -146,6 +156,25 @@ pub struct BalancerTls {
     pub redirect: bool,
     /// For how many days browsers should use only HTTPS (HSTS). Default: no such header.
     pub hsts_days: Option<u16>,
+    /// The oldest accepted version. Default 1.2.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub min_version: TlsVersion,
+    /// Clients' certificates. Default: none is requested.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<ClientCa>,
+}
+
+/// `client_ca` and `client_certificate` of `[balancer.tls]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientCa {
+    /// The CAs that must have issued clients' certificates: the contents of a PEM file.
+    pub pem: String,
+    /// Whether clients must present one. Default `true`.
+    pub required: bool,
+}
+
+fn is_usual<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl BalancerTls {
@@ -159,6 +188,8 @@ impl BalancerTls {
             contents: String::new(),
             redirect: true,
             hsts_days: None,
+            min_version: TlsVersion::Tls12,
+            clients: None,
         }
     }
 }
@@ -175,6 +206,7 @@ impl Default for Balancer {
             trust: Vec::new(),
             accept_proxy: false,
             drain: None,
+            proxy: BalancerProxy::default(),
         }
     }
 }

@@ -2,7 +2,9 @@
 
 mod words;
 
-use gaiola_model::config::{App, Balancer, Config, Database, Drill, Machine, Machines, Variables};
+use gaiola_model::config::{
+    App, Balancer, BalancerProxy, Config, Database, Drill, Machine, Machines, Variables,
+};
 use gaiola_model::placement::ReleaseNumber;
 use gaiola_model::proxy::Observe;
 use gaiola_model::{ServerName, Tier};
@@ -112,6 +114,8 @@ pub enum Change {
     ReleaseCommand,
     /// The command that a balancer runs when it takes a VIP.
     VipCommand,
+    /// Settings of `[balancer]` in the words of a proxy's file: their keys. The values of some are nobody's business.
+    BalancerProxy(Vec<&'static str>),
     /// How long a balancer that drains goes on accepting clients at its own address.
     BalancerDrain,
     /// The balancers' TLS.
@@ -338,6 +342,10 @@ fn balancer_changes(old: &Balancer, new: &Balancer, found: &mut Vec<Change>) {
         accepts(new),
         found,
     );
+    let keys = proxy_keys(&old.proxy, &new.proxy);
+    if !keys.is_empty() {
+        found.push(Change::BalancerProxy(keys));
+    }
     if old.drain != new.drain {
         found.push(Change::BalancerDrain);
     }
@@ -348,6 +356,33 @@ fn balancer_changes(old: &Balancer, new: &Balancer, found: &mut Vec<Change>) {
     if old.vip_command != new.vip_command {
         found.push(Change::VipCommand);
     }
+}
+
+/// The keys that differ.
+fn proxy_keys(old: &BalancerProxy, new: &BalancerProxy) -> Vec<&'static str> {
+    let timeouts = |of: &BalancerProxy| (of.client_timeouts.clone(), of.server_timeouts.clone());
+    let all = [
+        ("hosts", old.hosts != new.hosts),
+        ("aliases", old.aliases != new.aliases),
+        ("rule", old.rules != new.rules),
+        ("route", old.routes != new.routes),
+        ("limit", old.limits != new.limits),
+        (
+            "connection_limit",
+            old.connection_limit != new.connection_limit,
+        ),
+        ("maxconn", old.maxconn != new.maxconn),
+        ("max_body", old.max_body != new.max_body),
+        ("max_head", old.max_head != new.max_head),
+        ("error_pages", old.error_pages != new.error_pages),
+        ("access_log", old.access_log != new.access_log),
+        ("timeouts", timeouts(old) != timeouts(new)),
+        ("balance", old.algorithm != new.algorithm),
+        ("sticky", old.sticky != new.sticky),
+        ("slow_start", old.slow_start != new.slow_start),
+    ];
+    let changed = all.into_iter().filter(|(_, changed)| *changed);
+    changed.map(|(key, _)| key).collect()
 }
 
 fn app_changes(old: &App, new: &App, found: &mut Vec<Change>) {

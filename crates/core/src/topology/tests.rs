@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-fn site(balancers: u16, webs: u16, databases: u16) -> Placement {
+pub(super) fn site(balancers: u16, webs: u16, databases: u16) -> Placement {
     let config = Config {
         site: "site".parse().unwrap(),
         balancer: (balancers > 0).then(|| Balancer {
@@ -61,7 +61,7 @@ fn paths() -> Paths {
     }
 }
 
-fn proxy(placement: &Placement, server: &str) -> ProxyConfig {
+pub(super) fn proxy(placement: &Placement, server: &str) -> ProxyConfig {
     config_of(placement, server.parse().unwrap()).unwrap()
 }
 

@@ -1,3 +1,4 @@
+mod balancer;
 mod mistakes;
 
 use super::{ConfigErrors, Surroundings, VipRange, load_in};
@@ -81,6 +82,7 @@ fn surroundings() -> Surroundings<'static> {
     let servers = "10.77.1.0/24".parse().unwrap();
     Surroundings {
         directory: None,
+        proxy: None,
         vips: Some(VipRange {
             networks: vec!["10.77.0.0/16".parse().unwrap()],
             taken: vec![(servers, "is a server's".into())],
@@ -127,6 +129,7 @@ fn every_key_is_read() {
                 certificates: vec!["tls/a.pem".into(), "/etc/tls".into()],
                 redirect: false,
                 hsts_days: Some(365),
+                ..BalancerTls::new(Vec::new())
             }),
             vip_command: Some("/usr/local/bin/move-vip".into()),
             trust: ["10.0.0.0/8", "2001:db8::7/128"]
@@ -134,6 +137,7 @@ fn every_key_is_read() {
                 .into(),
             accept_proxy: true,
             drain: Some(Duration::from_secs(40)),
+            proxy: Default::default(),
         }),
         web: Some(Web {
             servers: 4,
@@ -317,13 +321,20 @@ fn the_examples_of_the_documentation_are_read() {
         .skip(1)
         .filter_map(|rest| rest.split("```").next())
         .collect();
-    let [whole, least, on_machines, env, secrets, health] = examples[..] else {
+    let [whole, least, on_machines, env, secrets, balancer, health] = examples[..] else {
         panic!("{examples:?}")
     };
     let with_env = load(&format!("{whole}\n{env}")).unwrap();
     assert_eq!(with_env.env["WEB_CONCURRENCY"], "4");
     let with_health = format!("site = 'a'\n[app]\nrun = 'x'\n{health}");
     assert_eq!(load(&with_health).unwrap().app.check.fall, Some(3));
+    let with_balancer = format!("site = 'a'\n[app]\nrun = 'x'\n{balancer}");
+    let around = Surroundings {
+        read: Some(&|_| Ok("page".into())),
+        ..Surroundings::default()
+    };
+    let config = load_in(&with_balancer, &around).unwrap();
+    assert_eq!(config.host(), Some("shop.example.net"));
     assert!(load(whole).is_ok());
     let with_secrets = load(&format!("{whole}\n{secrets}")).unwrap();
     assert_eq!(

@@ -25,7 +25,7 @@ pub(super) static WORDS: Words = Words {
     elsewhere: Some(Elsewhere {
         keys: crate::proxy_file::KEYS,
         kinds: &["", "balancer", "balancer.tls"],
-        answer: "a site's balancers do not have this setting yet",
+        answer: "a site's balancers do not have this setting",
         file: "the file of a proxy by itself, `gaiola proxy -f FILE` (docs/proxy.md)",
     }),
 };
@@ -60,9 +60,48 @@ const KEYS: &[(&str, &[&str])] = &[
             "trust",
             "accept_proxy",
             "drain",
+            "hosts",
+            "aliases",
+            "route",
+            "rule",
+            "limit",
+            "users",
+            "connection_limit",
+            "maxconn",
+            "max_body",
+            "max_head",
+            "error_pages",
+            "access_log",
+            "timeouts",
+            "balance",
+            "hash",
+            "sticky",
+            "slow_start",
         ],
     ),
-    ("balancer.tls", &["certificates", "redirect", "hsts"]),
+    (
+        "balancer.tls",
+        &[
+            "certificates",
+            "redirect",
+            "hsts",
+            "min_version",
+            "client_ca",
+            "client_certificate",
+        ],
+    ),
+    (
+        "balancer.timeouts",
+        &[
+            "http_request",
+            "http_keep_alive",
+            "http_body_rate",
+            "client",
+            "tunnel",
+            "server",
+            "queue",
+        ],
+    ),
     ("web", &["servers", "root"]),
     (
         "app",
@@ -215,7 +254,8 @@ fn balancer_of(
                 }
                 unique("listen", &list, value::listen_port, mistakes)
             }),
-        tls: tls(section, mistakes),
+        tls: tls(section, around, mistakes),
+        proxy: around.with_parts(|parts| proxy_file::balancer(section, parts, mistakes)),
         vip_command: text(section, "vip_command", value::command, mistakes),
         accept_proxy: accepts_proxy(section, mistakes),
         trust: trusted(section, mistakes),
@@ -291,7 +331,11 @@ fn https_is_taken(listen: &At<Vec<At<String>>>, mistakes: &mut Mistakes<'_>) {
 }
 
 /// Certificates alone, or a table with more.
-fn tls(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Option<BalancerTls> {
+fn tls(
+    section: &Section<'_>,
+    around: &Surroundings<'_>,
+    mistakes: &mut Mistakes<'_>,
+) -> Option<BalancerTls> {
     const EXAMPLE: &str = "\"certificates/example.org.pem\"";
     if !section.has("tls") {
         return None;
@@ -307,7 +351,11 @@ fn tls(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Option<BalancerTls
         let hint = format!("add certificates = {EXAMPLE}");
         mistakes.missing(section.span(), what, hint);
     }
+    let (min_version, clients) =
+        around.with_parts(|parts| proxy_file::balancer_tls(&section, parts, mistakes));
     Some(BalancerTls {
+        min_version,
+        clients,
         redirect: section.boolean("redirect", mistakes).unwrap_or(true),
         hsts_days: text(&section, "hsts", value::days, mistakes),
         ..BalancerTls::new(paths("certificates", &certificates, mistakes))

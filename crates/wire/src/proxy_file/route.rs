@@ -44,16 +44,7 @@ impl Reader<'_, '_, '_> {
         let common = self.rules(section, "frontend.NAME.rule", https);
         let written = section.tables("route", "frontend.NAME.route", self.mistakes);
         let all_answered = always_answer(&common, https);
-        let mut routes = Vec::new();
-        for route in &written {
-            let read = self.route(route, all_answered, references, https);
-            if all_answered {
-                let hint = "leave it out, or move the rule that answers into a later route";
-                let what = "no request reaches this: a rule of the frontend answers all of them";
-                self.mistakes.add(route.span(), what, hint);
-            }
-            routes.push(read);
-        }
+        let mut routes = self.written_routes(&written, &common, references, https);
         if let Some(backend) = self.backend_name(section, "backend") {
             routes.push(Route::to(&*backend.value));
             references.push(backend);
@@ -83,8 +74,37 @@ impl Reader<'_, '_, '_> {
         routes
     }
 
+    /// These routes, behind the `common` rules.
+    pub(super) fn written_routes(
+        &mut self,
+        written: &[Section<'_>],
+        common: &[Rule],
+        references: &mut Vec<Reference>,
+        https: bool,
+    ) -> Vec<Route> {
+        let all_answered = always_answer(common, https);
+        // A site's routes lead to the tier behind its balancers.
+        let lead = all_answered || self.site;
+        let mut routes = Vec::new();
+        for route in written {
+            let read = self.route(route, lead, references, https);
+            if all_answered {
+                let hint = "leave it out, or move the rule that answers into a later route";
+                let of = if self.site {
+                    "[balancer]"
+                } else {
+                    "the frontend"
+                };
+                let what = format!("no request reaches this: a rule of {of} answers all of them");
+                self.mistakes.add(route.span(), what, hint);
+            }
+            routes.push(read);
+        }
+        routes
+    }
+
     /// Reports unreachable routes, because an earlier one takes all their requests.
-    fn ask_about_order(&mut self, routes: &[Route], spans: &[std::ops::Range<usize>]) {
+    pub(super) fn ask_about_order(&mut self, routes: &[Route], spans: &[std::ops::Range<usize>]) {
         for (place, (route, span)) in routes.iter().zip(spans).enumerate() {
             let part = Part::Behind(&routes[..place], route);
             self.ask(span, part, "move it before that one, or leave it out");
@@ -94,14 +114,14 @@ impl Reader<'_, '_, '_> {
     fn route(
         &mut self,
         section: &Section<'_>,
-        all_answered: bool,
+        leads_anyway: bool,
         references: &mut Vec<Reference>,
         https: bool,
     ) -> Route {
         let rules = self.rules(section, "frontend.NAME.route.rule", https);
         let backend = self.backend_name(section, "backend");
         let leads = ["backend", "files"].iter().any(|key| section.has(key));
-        if !leads && !always_answer(&rules, https) && !all_answered {
+        if !leads && !always_answer(&rules, https) && !leads_anyway {
             let what = format!("a [[{}]] leads nowhere", section.name());
             let hint =
                 "add backend = \"NAME\", files, or a rule that answers: deny, redirect or return";
@@ -159,6 +179,10 @@ impl Reader<'_, '_, '_> {
 
     fn allowance(&mut self, section: &Section<'_>) -> Allowance {
         let waits = section.table("timeouts", "frontend.NAME.route.timeouts", self.mistakes);
+        if let Some(waits) = waits.as_ref().filter(|_| self.site) {
+            let hint = "instances are waited for by the tier that chooses them: set [balancer.timeouts] queue";
+            self.has_no_meaning(waits, "queue", hint);
+        }
         let mut wait = |key| text(waits.as_ref()?, key, positive, self.mistakes);
         Allowance {
             response: wait("server"),

@@ -85,26 +85,18 @@ fn an_unknown_key_is_answered_with_the_one_that_was_meant() {
 fn settings_of_a_standalone_proxy_are_answered_so() {
     let file = "of the file of a proxy by itself, `gaiola proxy -f FILE` (docs/proxy.md)";
     for (line, place) in [
-        ("[balancer]\nconnection_limit = 'logins'", "[frontend.NAME]"),
+        ("[balancer]\nall_spares = true", "[backend.NAME]"),
+        ("[balancer]\nqueue-when-down = true", "[backend.NAME]"),
+        ("[balancer]\nworkers = 5", "the top"),
         (
-            "[balancer]\ntimeouts = { client = '5s' }",
-            "the top or [frontend.NAME] or [frontend.NAME.route] or [backend.NAME]",
-        ),
-        ("[balancer]\nqueue-size = 5", "[backend.NAME]"),
-        (
-            "[balancer.tls]\ncertificates = ['a.pem']\nmin_version = '1.3'",
+            "[balancer.tls]\ncertificates = ['a.pem']\nalpn = 'http/1.1'",
             "[frontend.NAME.bind.tls]",
-        ),
-        (
-            "[limit.logins]",
-            "the top or [frontend.NAME.route.rule] or [frontend.NAME.rule]",
         ),
     ] {
         let said = said(&format!("site = 'a'\n[app]\nrun = 'x'\n{line}"));
         assert_eq!(said.len(), 1, "{said:?}");
-        let hint = format!(
-            "; a site's balancers do not have this setting yet: it belongs in {place} {file}"
-        );
+        let hint =
+            format!("; a site's balancers do not have this setting: it belongs in {place} {file}");
         assert!(
             said[0].contains("unknown key") && said[0].ends_with(&hint),
             "{said:?}"
