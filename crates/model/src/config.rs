@@ -536,6 +536,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_was_stored_before_a_setting_existed_is_read() {
+        let app = r#"{"servers":2,"instances":1,"run":"x","release":null,"health":"/up","maxconn":null,
+            "grace":{"secs":10,"nanos":0}}"#;
+        let app: App = serde_json::from_str(app).unwrap();
+        assert!(app.maxconn.is_none() && app.check.is_usual() && !app.count_tunnels);
+        let balancer = r#"{"servers":2,"vips":null,"listen":[80],
+            "tls":{"certificates":["a.pem"],"contents":"","redirect":true,"hsts_days":null}}"#;
+        let balancer: Balancer = serde_json::from_str(balancer).unwrap();
+        assert!(balancer.proxy.is_usual());
+        assert_eq!(balancer.tls, Some(BalancerTls::new(vec!["a.pem".into()])));
+        // Nothing that is not set is written, so that documents stay as they were.
+        let text = serde_json::to_string(&balancer).unwrap();
+        assert!(
+            !text.contains("proxy") && !text.contains("clients"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn the_numbers_of_servers_are_those_of_their_machines() {
         let mut config = Config::new("site".parse().unwrap(), App::new("run"));
         config.web = Some(Web::default());

@@ -79,6 +79,8 @@ fn balancers_do_what_a_proxys_file_can_say() {
     limits_are_counted_together(&site);
     changes_are_told_and_lose_nothing(&site);
     mistakes_have_their_lines(&site);
+    site.gaiola(&["drill", "kill", "lb1/proxy"])
+        .expect(0, &["lb1/proxy: passed"]);
     site.down();
 }
 

@@ -180,7 +180,14 @@ pub(super) const WORDS: &[(&str, &str)] = &[
         "`check` of [backend.NAME], such as \"/up\"",
     ),
     ("httpchk", "`check` of [backend.NAME], such as \"/up\""),
-    ("http-check", "`check` of [backend.NAME], such as \"/up\""),
+    (
+        "http-check",
+        "`check` of [backend.NAME], with `path`, `host`, `headers` and `status`",
+    ),
+    (
+        "unique-id-header",
+        "`return_request_id` of [frontend.NAME]; servers get X-Request-ID anyway",
+    ),
     (
         "observe",
         "ejection = { observe = \"layer7\" } of [backend.NAME]",
