@@ -146,9 +146,12 @@ fn changes_are_told_and_lose_nothing(site: &Site) {
         .expect(0, &["balancer: limit changed", "no connection is lost"]);
     site.up();
     assert_eq!(from_inside(site, "10.77.0.100", "/login"), "200");
+    // Lines are written in batches.
     let file = site.state().join("servers/lb1/log/access.log");
-    let log = std::fs::read_to_string(file).expect("lb1 has an access log");
-    assert!(log.contains("\"GET /login HTTP/1.1\" 429 "), "{log}");
+    site.wait_for("the access log has its format", SOON, || {
+        let log = std::fs::read_to_string(&file).unwrap_or_default();
+        log.contains("\"GET /login HTTP/1.1\" 429 ")
+    });
     let shown = site.gaiola(&["check", "--json"]).expect(0, &["\"***\""]);
     assert!(!shown.stdout.contains("$5$"), "{shown:?}");
 }
