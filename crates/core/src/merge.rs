@@ -146,6 +146,8 @@ fn web(base: &Web, mine: &Web, theirs: &Web) -> Web {
     Web {
         servers: pick(&base.servers, &mine.servers, &theirs.servers),
         root: pick(&base.root, &mine.root, &theirs.root),
+        files: pick(&base.files, &mine.files, &theirs.files),
+        app_paths: pick(&base.app_paths, &mine.app_paths, &theirs.app_paths),
     }
 }
 

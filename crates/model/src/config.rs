@@ -5,6 +5,7 @@ mod machines;
 pub use machines::{Machine, Machines};
 
 use crate::id::{ServerName, SiteName, Tier};
+use crate::proxy::FileOptions;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -192,6 +193,12 @@ pub struct Web {
     pub servers: u16,
     /// Directory of static files, relative to the site's directory. Default `public`.
     pub root: String,
+    /// How they are served. Default: under their own names; whatever is no file goes to the app tier.
+    #[serde(default, skip_serializing_if = "FileOptions::is_default")]
+    pub files: FileOptions,
+    /// Paths that go to the app tier, with all below them, where `files` would answer for missing ones. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub app_paths: Vec<String>,
 }
 
 impl Default for Web {
@@ -199,6 +206,8 @@ impl Default for Web {
         Self {
             servers: 2,
             root: "public".into(),
+            files: FileOptions::default(),
+            app_paths: Vec::new(),
         }
     }
 }

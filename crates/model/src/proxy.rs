@@ -4,6 +4,7 @@ mod address;
 mod backend;
 mod check;
 mod control;
+mod file_options;
 mod frontend;
 mod rule;
 mod server;
@@ -18,6 +19,7 @@ pub use backend::{
 };
 pub use check::{Check, CheckKind};
 pub use control::{Admission, ControlReply, ControlRequest, ProxyReport, ServerReport};
+pub use file_options::{CacheControl, FileOptions, FilePattern};
 pub use frontend::{Bind, ClientTimeouts, Frontend, Mode, Refusal, Route, SniRoute};
 pub use rule::{
     Allowance, BasicAuth, Conditions, CookieMatch, Count, Fixed, HeaderEdit, HeaderMatch, Limit,

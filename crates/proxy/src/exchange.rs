@@ -249,17 +249,22 @@ impl<'c> Exchange<'c> {
                 None => &b""[..],
             };
             let asked = files::FileRequest::new(head, text, path);
-            if let Some(found) = files::find(&route.files, &asked) {
+            let search = files::Search {
+                roots: &route.files,
+                options: &route.file_options,
+            };
+            if let Some(found) = search.find(&asked) {
                 self.record.served_by = ServedBy::Files;
                 self.record.cause = Cause::Answered;
                 let rest = self.request.rest();
-                let keep_alive = routed.keep_alive && rest.is_some();
-                let hop = &routed.serving.config().server;
-                let edit = routed.response_edit(&self.request.heads.rewritten);
-                let answer = found.answer(&asked, hop, keep_alive, &edit);
-                return self
-                    .answer_with_file(&answer, rest.filter(|_| keep_alive))
-                    .await;
+                let reply = files::Reply {
+                    hop: &routed.serving.config().server,
+                    keep_alive: routed.keep_alive && rest.is_some(),
+                    edit: routed.response_edit(&self.request.heads.rewritten),
+                };
+                let rest = rest.filter(|_| reply.keep_alive);
+                let answer = found.answer(&asked, &self.worker.tags, &reply).await;
+                return self.answer_with_file(&answer, rest).await;
             }
         }
         self.forward(routed, index).await

@@ -5,6 +5,7 @@ use super::broadcast::Broadcast;
 use super::client::Origin;
 use super::clock::{Instant, seconds};
 use super::counters::{Apart, Count, Counters, Handshakes, Unasked};
+use super::files::Tags;
 use super::listen::Listener;
 use super::log::{Entry, Load, Log, Signal};
 use super::orders::{FrontendShare, Member, Orders};
@@ -66,6 +67,8 @@ pub(super) struct Worker {
     pub(super) verifier: Arc<Verifier>,
     /// Its clients' connections.
     pub(super) sessions: Sessions,
+    /// The entity tags of files.
+    pub(super) tags: Rc<Tags>,
     started: Instant,
     pub(super) orders: RefCell<Arc<Orders>>,
     pub(super) serving: RefCell<Rc<WorkerConfig>>,
@@ -104,6 +107,7 @@ impl Worker {
             wake: Broadcast::default(),
             verifier: Arc::clone(&setup.verifier),
             sessions: Sessions::default(),
+            tags: Rc::default(),
             started: Instant::now(),
             orders: RefCell::default(),
             serving: RefCell::default(),

@@ -6,6 +6,7 @@ pub mod client_hello;
 pub mod config;
 pub mod document;
 mod file;
+mod file_options;
 pub use file::closest;
 pub mod hex;
 pub mod http1;

@@ -2,8 +2,11 @@
 
 mod words;
 
-use gaiola_model::config::{App, Balancer, Config, Database, Drill, Machine, Machines, Variables};
+use gaiola_model::config::{
+    App, Balancer, Config, Database, Drill, Machine, Machines, Variables, Web,
+};
 use gaiola_model::placement::ReleaseNumber;
+use gaiola_model::proxy::{CacheControl, FilePattern};
 use gaiola_model::{ServerName, Tier};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -180,7 +183,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
             }
             Tier::Web => {
                 if let (Some(old), Some(new)) = (&old.web, &new.web) {
-                    proxies(tier, "root", old.root.clone(), new.root.clone(), &mut found);
+                    web_changes(old, new, &mut found);
                 }
             }
             Tier::App => {
@@ -296,6 +299,34 @@ fn above(tier: Tier, config: &Config) -> Option<Tier> {
     Tier::ALL
         .into_iter()
         .rfind(|&other| other < tier && config.servers(other) > 0)
+}
+
+fn web_changes(old: &Web, new: &Web, found: &mut Vec<Change>) {
+    let mut of = |key, value: &dyn Fn(&Web) -> String| {
+        let [from, to] = [old, new].map(|web| match value(web) {
+            value if value.is_empty() => "none".into(),
+            value => value,
+        });
+        proxies(Tier::Web, key, from, to, found);
+    };
+    of("root", &|web| web.root.clone());
+    of("try", &|web| list(&web.files.tries));
+    of("not_found", &|web| {
+        web.files.not_found.clone().unwrap_or_default()
+    });
+    of("cache_control", &|web| {
+        list(web.files.cache_control.iter().map(in_words))
+    });
+    of("app_paths", &|web| list(&web.app_paths));
+}
+
+/// A line of `cache_control`.
+fn in_words(rule: &CacheControl) -> String {
+    let files = match &rule.files {
+        FilePattern::Fingerprinted => "fingerprinted",
+        FilePattern::Name(name) => name,
+    };
+    format!("{files}: {}", rule.value)
 }
 
 fn balancer_changes(old: &Balancer, new: &Balancer, found: &mut Vec<Change>) {

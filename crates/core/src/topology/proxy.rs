@@ -9,8 +9,8 @@ use gaiola_model::placement::{
     CertificateCopy, Door, DoorState, Phase, PlacedInstance, ProxyFiles,
 };
 use gaiola_model::proxy::{
-    Admin, Algorithm, Backend, Bind, Check, CheckKind, Fixed, Frontend, Mode, Route, Rule, Server,
-    ServerTimeouts, Tls,
+    Admin, Algorithm, Backend, Bind, Check, CheckKind, FileOptions, Fixed, Frontend, Mode, Route,
+    Rule, Server, ServerTimeouts, Tls,
 };
 use gaiola_model::{InstanceName, Placement, ProxyConfig, Revision, ServerName, Tier};
 use ipnet::IpNet;
@@ -193,7 +193,7 @@ fn web(
     let section = placement.config.balancer.iter();
     trusted.extend(section.flat_map(|balancer| &balancer.trust));
     let mode = Mode::Http {
-        routes: vec![probe_route(), route(files, "app")],
+        routes: web_routes(placement, files),
         trusted,
     };
     let bind = Bind {
@@ -204,6 +204,28 @@ fn web(
         vec![http_frontend("http", vec![bind], mode)],
         vec![app_backend(placement, Tier::Web, paths)],
     )
+}
+
+/// Files first, then the app tier: at once for its own paths, and elsewhere where nothing answers in a missing file's place.
+fn web_routes(placement: &Placement, files: Vec<PathBuf>) -> Vec<Route> {
+    let section = placement.config.web.as_ref();
+    let app_paths = section.map_or(&[][..], |web| &web.app_paths);
+    let options = section.map(|web| web.files.clone()).unwrap_or_default();
+    let own = app_paths.iter().map(|path| Route {
+        path_prefix: path.clone(),
+        file_options: FileOptions {
+            cache_control: options.cache_control.clone(),
+            ..FileOptions::default()
+        },
+        ..route(files.clone(), "app")
+    });
+    let mut routes = vec![probe_route()];
+    routes.extend(own);
+    routes.push(Route {
+        file_options: options,
+        ..route(files, "app")
+    });
+    routes
 }
 
 /// The instances that speak TLS, and the local ports of the database.

@@ -19,7 +19,7 @@ fn site(balancers: u16, webs: u16, databases: u16) -> Placement {
         }),
         web: (webs > 0).then(|| Web {
             servers: webs,
-            root: "public".into(),
+            ..Web::default()
         }),
         app: App {
             servers: 2,
@@ -217,6 +217,27 @@ fn a_web_server_serves_the_files_that_it_has_and_the_members_of_the_placement() 
     };
     assert_eq!(routes[1].files, [PathBuf::from("/releases/6/public")]);
     assert_eq!(names(&config), names(&proxy(&placement, "web1")));
+}
+
+#[test]
+fn web_servers_answer_for_missing_files_except_at_the_paths_of_the_app_tier() {
+    let mut placement = site(1, 1, 0);
+    let web = placement.config.web.as_mut().unwrap();
+    web.files.tries = vec!["/index.html".into()];
+    web.app_paths = vec!["/api".into()];
+    let config = proxy(&placement, "web1");
+    let Mode::Http { routes, .. } = &config.frontends[0].mode else {
+        panic!("HTTP")
+    };
+    let served = |route: &gaiola_model::proxy::Route| {
+        (route.path_prefix.clone(), route.file_options.tries.len())
+    };
+    let served: Vec<_> = routes[1..].iter().map(served).collect();
+    assert_eq!(served, [("/api".into(), 0), ("/".into(), 1)]);
+    let to_app = |route: &gaiola_model::proxy::Route| {
+        route.backend.as_deref() == Some("app") && !route.files.is_empty()
+    };
+    assert!(routes[1..].iter().all(to_app));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Listeners, and what happens to the connections they accept.
 
-use super::{Address, Allowance, Conditions, Rule, Tls};
+use super::{Address, Allowance, Conditions, FileOptions, Rule, Tls};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -148,6 +148,9 @@ pub struct Route {
     /// Directories searched for a file first, in this order; the request goes to `backend` if none has it. Only GET and
     /// HEAD are answered with files.
     pub files: Vec<PathBuf>,
+    /// How they are served.
+    #[serde(default, skip_serializing_if = "FileOptions::is_default")]
+    pub file_options: FileOptions,
     /// Name of the backend. Without one, a request that neither a rule nor a file answers gets 404.
     #[serde(default)]
     pub backend: Option<String>,
@@ -162,6 +165,7 @@ impl Default for Route {
             rules: Vec::new(),
             allowance: Allowance::default(),
             files: Vec::new(),
+            file_options: FileOptions::default(),
             backend: None,
         }
     }

@@ -5,10 +5,12 @@ use super::machines::{self, MACHINE, Sections};
 use super::{Surroundings, VipRange, value};
 use crate::file::value::{Wrong, duration, network, url_path};
 use crate::file::{At, Elsewhere, Mistakes, Section, Words, checked, shown, text};
+use crate::file_options;
 use gaiola_model::config::{
     App, Balancer, BalancerTls, Config, Database, Drill, DrillLimits, DrillWrite, MAX_INSTANCES,
     MAX_SERVERS, Machines, Web,
 };
+use gaiola_model::proxy::FileOptions;
 use gaiola_model::{SiteName, Tier};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,7 +64,17 @@ const KEYS: &[(&str, &[&str])] = &[
         ],
     ),
     ("balancer.tls", &["certificates", "redirect", "hsts"]),
-    ("web", &["servers", "root"]),
+    (
+        "web",
+        &[
+            "servers",
+            "root",
+            "try",
+            "not_found",
+            "cache_control",
+            "app_paths",
+        ],
+    ),
     (
         "app",
         &[
@@ -304,10 +316,31 @@ fn paths(key: &str, written: &[At<String>], mistakes: &mut Mistakes<'_>) -> Vec<
 
 fn web(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Web {
     let default = Web::default();
+    let files = file_options::read(section, "web.cache_control", mistakes);
     Web {
         root: text(section, "root", value::inner_directory, mistakes).unwrap_or(default.root),
+        app_paths: app_paths(section, &files, mistakes),
+        files,
         ..default
     }
+}
+
+/// Paths that go to the app tier. Without `try` and `not_found` all do that are no files.
+fn app_paths(
+    section: &Section<'_>,
+    files: &FileOptions,
+    mistakes: &mut Mistakes<'_>,
+) -> Vec<String> {
+    let written = section.one_or_more("app_paths", "\"/api\"", mistakes);
+    if section.has("app_paths") && !files.ends_the_search() {
+        let span = section.key_span("app_paths").unwrap_or_default();
+        let what =
+            "`app_paths` has no effect: every request that no file answers goes to the app tier";
+        let hint = "leave it out; it is for sites with a fixed name in `try`, or with `not_found`";
+        mistakes.add(&span, what, hint);
+    }
+    let path = |path: &At<String>| checked("app_paths", path, value::app_path, mistakes);
+    written.iter().filter_map(path).collect()
 }
 
 fn app(

@@ -5,9 +5,10 @@ use super::{Part, Reader, Reference, positive};
 use crate::file::value::Wrong;
 use crate::file::value::size;
 use crate::file::{At, Section, checked, text};
+use crate::file_options;
 use gaiola_model::proxy::{
-    Allowance, Conditions, CookieMatch, HeaderMatch, PathMatch, Presence, QueryMatch, Route, Rule,
-    ValueMatch,
+    Allowance, Conditions, CookieMatch, FileOptions, HeaderMatch, PathMatch, Presence, QueryMatch,
+    Route, Rule, ValueMatch,
 };
 use std::path::PathBuf;
 
@@ -25,6 +26,9 @@ pub(super) const KEYS: &[&str] = &[
     "max_head",
     "timeouts",
     "files",
+    "try",
+    "not_found",
+    "cache_control",
     "backend",
     "rule",
 ];
@@ -123,6 +127,7 @@ impl Reader<'_, '_, '_> {
             rules,
             allowance: self.allowance(section),
             files: self.directories(section),
+            file_options: self.file_options(section),
             backend: backend.as_ref().map(|backend| backend.value.clone()),
         };
         references.extend(backend);
@@ -155,6 +160,15 @@ impl Reader<'_, '_, '_> {
             .filter_map(|element| checked("files", element, value::path, self.mistakes))
             .map(|path| self.around.directory.join(path))
             .collect()
+    }
+
+    fn file_options(&mut self, section: &Section<'_>) -> FileOptions {
+        if !section.has("files") {
+            for key in file_options::KEYS {
+                self.has_no_meaning(section, key, "it is for routes with `files`");
+            }
+        }
+        file_options::read(section, "frontend.NAME.route.cache_control", self.mistakes)
     }
 
     fn allowance(&mut self, section: &Section<'_>) -> Allowance {

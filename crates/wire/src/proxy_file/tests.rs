@@ -1,3 +1,4 @@
+mod files;
 mod reach;
 mod rules;
 mod words;
