@@ -9,6 +9,7 @@ pub mod cookie;
 pub mod database;
 pub mod doctor;
 pub mod drill;
+pub mod encoding;
 pub mod files;
 pub mod firewall;
 pub mod follow;

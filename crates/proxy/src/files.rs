@@ -14,8 +14,9 @@ mod tag;
 pub(super) use answer::{FileResponse, Reply};
 pub(super) use tag::Tags;
 
+use gaiola_core::encoding::Accepted;
 use gaiola_core::files;
-use gaiola_model::http::{FieldName, Method, RequestHead};
+use gaiola_model::http::{Coding, FieldName, Method, RequestHead};
 use gaiola_model::proxy::FileOptions;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use rustix::io::Errno;
@@ -23,12 +24,17 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use tag::Version;
 
+/// Seconds by which a compressed file may be older than its file and still be made of it: a checkout writes files in
+/// any order.
+const CHECKOUT: u64 = 2;
+
 /// The parts of a request that matter for files.
 pub(super) struct FileRequest<'a> {
     head: &'a RequestHead,
     buffer: &'a [u8],
     /// The path, decoded; `None`: it is malformed.
     decoded: Option<Vec<u8>>,
+    accepted: Accepted,
 }
 
 /// Where files are searched, and how.
@@ -55,6 +61,10 @@ pub(super) struct File<'a> {
     version: Version,
     content_type: &'static str,
     is_text: bool,
+    /// How the contents are compressed.
+    coding: Option<Coding>,
+    /// Whether clients that accept other codings may get another file.
+    varies: bool,
     cache_control: Option<&'a str>,
 }
 
@@ -65,11 +75,14 @@ impl<'a> FileRequest<'a> {
             b"" => head.path(buffer),
             rewritten => rewritten,
         };
-        Self {
+        let mut request = Self {
             head,
             buffer,
             decoded: decode(path),
-        }
+            accepted: Accepted::default(),
+        };
+        request.accepted = Accepted::of(request.fields(FieldName::AcceptEncoding));
+        request
     }
 
     fn field(&self, name: FieldName) -> Option<&'a str> {
@@ -141,32 +154,32 @@ impl<'a> Search<'a> {
         if let Some(path) = &request.decoded
             && let Some(own) = name(path)
         {
-            let found = self.first(&own);
+            let found = self.first(&own, request);
             // With its slash it already has the name of its index.
             let is_loop = path.ends_with(b"/") && matches!(found, Some(Found::Directory));
             let found = found.filter(|_| !is_loop);
             let tries = || self.options.tries.iter();
-            let other = || tries().find_map(|other| self.file(&files::tried(other, path)));
+            let other = || tries().find_map(|other| self.file(&files::tried(other, path), request));
             if let Some(found) = found.or_else(|| other().map(Found::File)) {
                 return Some(found);
             }
         }
         let page = self.options.not_found.as_ref()?;
-        self.file(page.as_bytes()).map(Found::Missing)
+        self.file(page.as_bytes(), request).map(Found::Missing)
     }
 
     /// The file at this decoded path.
-    fn file(&self, path: &[u8]) -> Option<File<'a>> {
-        match self.first(&name(path)?)? {
+    fn file(&self, path: &[u8], request: &FileRequest<'_>) -> Option<File<'a>> {
+        match self.first(&name(path)?, request)? {
             Found::File(file) => Some(file),
             Found::Directory | Found::Missing(_) => None,
         }
     }
 
     /// What the first of the directories has that has anything of this name.
-    fn first(&self, name: &[u8]) -> Option<Found<'a>> {
+    fn first(&self, name: &[u8], request: &FileRequest<'_>) -> Option<Found<'a>> {
         let mut roots = self.roots.iter();
-        roots.find_map(|root| match self.find_in(root, name) {
+        roots.find_map(|root| match self.find_in(root, name, request) {
             Ok(found) => found,
             Err(Errno::NOENT | Errno::NOTDIR) => None,
             Err(error) => {
@@ -177,7 +190,12 @@ impl<'a> Search<'a> {
         })
     }
 
-    fn find_in(&self, root: &Path, name: &[u8]) -> Result<Option<Found<'a>>, Errno> {
+    fn find_in(
+        &self,
+        root: &Path,
+        name: &[u8],
+        request: &FileRequest<'_>,
+    ) -> Result<Option<Found<'a>>, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = openat(CWD, root, flags, Mode::empty())?;
         let fd = open_beneath(&root, name)?;
@@ -185,7 +203,10 @@ impl<'a> Search<'a> {
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
                 let cache_control = files::cache_control(self.options, name);
-                let file = File::new(fd, Version::of(&stat), name, cache_control);
+                let mut file = File::new(fd, Version::of(&stat), name, cache_control);
+                if self.options.precompressed {
+                    file.precompressed(&root, name, request.accepted);
+                }
                 Ok(Some(Found::File(file)))
             }
             FileType::Directory => {
@@ -207,7 +228,29 @@ impl<'a> File<'a> {
             version,
             content_type,
             is_text,
+            coding: None,
+            varies: false,
             cache_control,
+        }
+    }
+
+    /// Replaces it by the file beside it that is compressed as the client likes best, if there is one.
+    fn precompressed(&mut self, root: &OwnedFd, name: &[u8], accepted: Accepted) {
+        self.varies = true;
+        let of = |coding: &Coding| {
+            let name = [name, coding.extension().as_bytes()].concat();
+            let fd = open_beneath(root, &name).ok()?;
+            let stat = fstat(&fd).ok()?;
+            let version = Version::of(&stat);
+            let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+            let is_current = version.modified.0 + CHECKOUT >= self.version.modified.0;
+            (is_file && is_current).then_some((fd, version))
+        };
+        let found = accepted
+            .ranked()
+            .find_map(|coding| Some((coding, of(&coding)?)));
+        if let Some((coding, (fd, version))) = found {
+            (self.fd, self.version, self.coding) = (fd, version, Some(coding));
         }
     }
 }

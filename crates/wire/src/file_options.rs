@@ -5,7 +5,7 @@ use crate::file::{At, Mistakes, Section, checked, closest, shown, text};
 use gaiola_model::proxy::{CacheControl, FileOptions, FilePattern};
 
 /// The keys.
-pub(crate) const KEYS: [&str; 3] = ["try", "not_found", "cache_control"];
+pub(crate) const KEYS: [&str; 4] = ["try", "not_found", "precompressed", "cache_control"];
 
 /// Most names that are tried, and most patterns.
 const MOST_TRIES: usize = 16;
@@ -44,6 +44,7 @@ pub(crate) fn read(
     FileOptions {
         tries: tries.iter().filter_map(tried).collect(),
         not_found: text(section, "not_found", page, mistakes),
+        precompressed: section.boolean("precompressed", mistakes).unwrap_or(false),
         cache_control: cache_control(section, kind, mistakes),
     }
 }

@@ -314,6 +314,7 @@ fn web_changes(old: &Web, new: &Web, found: &mut Vec<Change>) {
     of("not_found", &|web| {
         web.files.not_found.clone().unwrap_or_default()
     });
+    of("precompressed", &|web| web.files.precompressed.to_string());
     of("cache_control", &|web| {
         list(web.files.cache_control.iter().map(in_words))
     });

@@ -214,8 +214,9 @@ fn web_routes(placement: &Placement, files: Vec<PathBuf>) -> Vec<Route> {
     let own = app_paths.iter().map(|path| Route {
         path_prefix: path.clone(),
         file_options: FileOptions {
-            cache_control: options.cache_control.clone(),
-            ..FileOptions::default()
+            tries: Vec::new(),
+            not_found: None,
+            ..options.clone()
         },
         ..route(files.clone(), "app")
     });

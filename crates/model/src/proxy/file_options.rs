@@ -22,6 +22,10 @@ pub struct FileOptions {
     /// The file that answers, with 404, where none was found. Requests for missing files then reach no backend.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_found: Option<String>,
+    /// Whether the file with `.br`, `.zst` or `.gz` at the end of its name is served in a file's place, to clients that
+    /// accept it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub precompressed: bool,
     /// `Cache-Control` by name: the first that fits.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cache_control: Vec<CacheControl>,

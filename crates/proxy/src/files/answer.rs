@@ -107,6 +107,7 @@ impl File<'_> {
         if let Some(value) = self.cache_control {
             write!(fields, "Cache-Control: {value}\r\n").expect(MEMORY);
         }
+        fields.push_str(self.vary());
         fields
     }
 
@@ -141,14 +142,27 @@ impl File<'_> {
         let whole = 0..self.version.size;
         FileResponse {
             body: self.body(request, whole.clone()),
-            ..self.short(404, "Not Found", &self.framing(&whole))
+            ..self.short(404, "Not Found", &(self.framing(&whole) + self.vary()))
         }
     }
 
     fn framing(&self, range: &std::ops::Range<u64>) -> String {
         let charset = if self.is_text { "; charset=utf-8" } else { "" };
         let (content_type, len) = (self.content_type, range.end - range.start);
-        format!("Content-Type: {content_type}{charset}\r\nContent-Length: {len}\r\n")
+        let mut fields =
+            format!("Content-Type: {content_type}{charset}\r\nContent-Length: {len}\r\n");
+        if let Some(coding) = self.coding {
+            write!(fields, "Content-Encoding: {}\r\n", coding.token()).expect(MEMORY);
+        }
+        fields
+    }
+
+    const fn vary(&self) -> &'static str {
+        if self.varies {
+            "Vary: Accept-Encoding\r\n"
+        } else {
+            ""
+        }
     }
 
     fn body(

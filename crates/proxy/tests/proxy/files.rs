@@ -214,3 +214,70 @@ fn a_tag_is_that_of_the_contents_and_holds_for_conditions() {
     fs::write(two.join("a.css"), "other").unwrap();
     assert_ne!(etag(&one), etag(&two));
 }
+
+#[test]
+fn a_compressed_file_beside_a_file_is_served_to_those_who_accept_it() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in [
+        "app.js",
+        "app.js.gz",
+        "app.js.br",
+        "plain.css",
+        "old.js",
+        "old.js.gz",
+    ] {
+        fs::write(directory.path().join(name), format!("<{name}>")).unwrap();
+    }
+    let past = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+    let old = fs::File::options()
+        .write(true)
+        .open(directory.path().join("old.js.gz"));
+    old.unwrap().set_modified(past).unwrap();
+    let bind = free_address();
+    let mut config = config_with_files(bind, free_address(), &[directory.path()]);
+    let Mode::Http { routes, .. } = &mut config.frontends[0].mode else {
+        unreachable!()
+    };
+    routes[0].file_options.precompressed = true;
+    let _proxy = Proxy::serving(&config);
+    let mut client = Client::connect(bind);
+    let mut ask = |path: &str, fields: &str| {
+        client.send(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+        client.response()
+    };
+    let accept = |value: &str| format!("Accept-Encoding: {value}\r\n");
+    let brotli = ask("/app.js", &accept("gzip, br"));
+    assert_eq!(brotli.text(), "<app.js.br>");
+    assert_eq!(brotli.field("Content-Encoding"), Some("br"));
+    assert_eq!(brotli.field("Vary"), Some("Accept-Encoding"));
+    let script = "text/javascript; charset=utf-8";
+    assert_eq!(brotli.field("Content-Type"), Some(script));
+    let gzip = ask("/app.js", &accept("gzip, br;q=0.5, zstd"));
+    assert_eq!(gzip.text(), "<app.js.gz>", "there is no .zst");
+    let plain = ask("/app.js", "");
+    assert_eq!(
+        (plain.text(), plain.field("Content-Encoding")),
+        ("<app.js>", None)
+    );
+    assert_eq!(plain.field("Vary"), Some("Accept-Encoding"));
+    assert_eq!(
+        ask("/app.js", &accept("gzip;q=0, identity")).text(),
+        "<app.js>"
+    );
+    assert_eq!(ask("/plain.css", &accept("gzip")).text(), "<plain.css>");
+    assert_eq!(ask("/old.js", &accept("gzip")).text(), "<old.js>");
+    // Each representation has its own tag, and ranges are its own.
+    let tags = [&brotli, &gzip, &plain].map(|response| response.field("ETag").unwrap());
+    assert!(tags[0] != tags[1] && tags[1] != tags[2]);
+    let known = format!("{}If-None-Match: {}\r\n", accept("br"), tags[0]);
+    let same = ask("/app.js", &known);
+    assert_eq!(
+        (same.status, same.field("Vary")),
+        (304, Some("Accept-Encoding"))
+    );
+    let part = ask("/app.js", &(accept("br") + "Range: bytes=8-9\r\n"));
+    assert_eq!((part.status, part.text()), (206, "br"));
+    assert_eq!(part.field("Content-Range"), Some("bytes 8-9/11"));
+    let itself = ask("/app.js.gz", &accept("gzip"));
+    assert_eq!(itself.field("Content-Encoding"), None);
+}

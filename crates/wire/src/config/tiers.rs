@@ -71,6 +71,7 @@ const KEYS: &[(&str, &[&str])] = &[
             "root",
             "try",
             "not_found",
+            "precompressed",
             "cache_control",
             "app_paths",
         ],

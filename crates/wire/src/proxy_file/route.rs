@@ -28,6 +28,7 @@ pub(super) const KEYS: &[&str] = &[
     "files",
     "try",
     "not_found",
+    "precompressed",
     "cache_control",
     "backend",
     "rule",

@@ -10,7 +10,7 @@ fn route(lines: &str) -> String {
 #[test]
 fn what_is_served_for_a_missing_file_and_how_long_it_is_kept_is_read() {
     let text = route(
-        "files = 'public'\ntry = ['{path}.html', 'index.html']\nnot_found = '404.html'\n\
+        "files = 'public'\ntry = ['{path}.html', 'index.html']\nnot_found = '404.html'\nprecompressed = true\n\
          [frontend.www.route.cache_control]\nfingerprinted = 'public, max-age=31536000, immutable'\n\
          '*.html' = 'no-cache'\n'/docs/*' = 'Max-Age=60'",
     );
@@ -27,6 +27,7 @@ fn what_is_served_for_a_missing_file_and_how_long_it_is_kept_is_read() {
     let options = FileOptions {
         tries: vec!["{path}.html".into(), "/index.html".into()],
         not_found: Some("/404.html".into()),
+        precompressed: true,
         cache_control: vec![
             rule(FilePattern::Fingerprinted, immutable),
             rule(name("*.html"), "no-cache"),
