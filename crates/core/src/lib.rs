@@ -4,6 +4,7 @@ pub mod admission;
 pub mod backoff;
 pub mod balance;
 pub mod cause;
+pub mod compression;
 pub mod conduct;
 pub mod cookie;
 pub mod database;

@@ -139,6 +139,7 @@ fn balancer(base: &Balancer, mine: &Balancer, theirs: &Balancer) -> Balancer {
         trust: pick(&base.trust, &mine.trust, &theirs.trust),
         accept_proxy: pick(&base.accept_proxy, &mine.accept_proxy, &theirs.accept_proxy),
         drain: pick(&base.drain, &mine.drain, &theirs.drain),
+        compress: pick(&base.compress, &mine.compress, &theirs.compress),
     }
 }
 
@@ -148,6 +149,7 @@ fn web(base: &Web, mine: &Web, theirs: &Web) -> Web {
         root: pick(&base.root, &mine.root, &theirs.root),
         files: pick(&base.files, &mine.files, &theirs.files),
         app_paths: pick(&base.app_paths, &mine.app_paths, &theirs.app_paths),
+        compress: pick(&base.compress, &mine.compress, &theirs.compress),
     }
 }
 

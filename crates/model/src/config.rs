@@ -4,8 +4,8 @@ mod machines;
 
 pub use machines::{Machine, Machines};
 
+use crate::content::{Compression, FileOptions};
 use crate::id::{ServerName, SiteName, Tier};
-use crate::proxy::FileOptions;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -127,6 +127,9 @@ pub struct Balancer {
     /// Default: the instances' grace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<Duration>,
+    /// How responses are compressed. Default: they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compress: Option<Compression>,
 }
 
 /// `tls` of `[balancer]`.
@@ -169,6 +172,7 @@ impl Default for Balancer {
             trust: Vec::new(),
             accept_proxy: false,
             drain: None,
+            compress: None,
         }
     }
 }
@@ -199,6 +203,9 @@ pub struct Web {
     /// Paths that go to the app tier, with all below them, where `files` would answer for missing ones. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub app_paths: Vec<String>,
+    /// How responses are compressed, the app tier's too. Default: they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compress: Option<Compression>,
 }
 
 impl Default for Web {
@@ -208,6 +215,7 @@ impl Default for Web {
             root: "public".into(),
             files: FileOptions::default(),
             app_paths: Vec::new(),
+            compress: None,
         }
     }
 }

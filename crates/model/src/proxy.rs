@@ -4,7 +4,6 @@ mod address;
 mod backend;
 mod check;
 mod control;
-mod file_options;
 mod frontend;
 mod rule;
 mod server;
@@ -19,7 +18,6 @@ pub use backend::{
 };
 pub use check::{Check, CheckKind};
 pub use control::{Admission, ControlReply, ControlRequest, ProxyReport, ServerReport};
-pub use file_options::{CacheControl, FileOptions, FilePattern};
 pub use frontend::{Bind, ClientTimeouts, Frontend, Mode, Refusal, Route, SniRoute};
 pub use rule::{
     Allowance, BasicAuth, Conditions, CookieMatch, Count, Fixed, HeaderEdit, HeaderMatch, Limit,
@@ -39,6 +37,8 @@ pub use tls::{
     BadTicketKey, ClientCertificates, ServerTls, SharedTickets, StartTls, TicketKey, Tls,
     TlsVersion,
 };
+
+pub use crate::content::{CacheControl, Compression, FileOptions, FilePattern};
 
 use crate::placement::Revision;
 use serde::{Deserialize, Serialize};

@@ -11,7 +11,7 @@ mod answer;
 mod range;
 mod tag;
 
-pub(super) use answer::{FileResponse, Reply};
+pub(super) use answer::{Compress, FileResponse, Reply};
 pub(super) use tag::Tags;
 
 use gaiola_core::encoding::Accepted;

@@ -4,6 +4,7 @@ use super::auth::Verifier;
 use super::broadcast::Broadcast;
 use super::client::Origin;
 use super::clock::{Instant, seconds};
+use super::compress;
 use super::counters::{Apart, Count, Counters, Handshakes, Unasked};
 use super::files::Tags;
 use super::listen::Listener;
@@ -67,6 +68,8 @@ pub(super) struct Worker {
     pub(super) verifier: Arc<Verifier>,
     /// Its clients' connections.
     pub(super) sessions: Sessions,
+    /// The memory of compressors.
+    pub(super) compressing: Rc<compress::Memory>,
     /// The entity tags of files.
     pub(super) tags: Rc<Tags>,
     started: Instant,
@@ -107,6 +110,7 @@ impl Worker {
             wake: Broadcast::default(),
             verifier: Arc::clone(&setup.verifier),
             sessions: Sessions::default(),
+            compressing: Rc::default(),
             tags: Rc::default(),
             started: Instant::now(),
             orders: RefCell::default(),

@@ -3,6 +3,7 @@
 pub mod arp;
 mod checksum;
 pub mod client_hello;
+mod compress;
 pub mod config;
 pub mod document;
 mod file;

@@ -5,8 +5,9 @@ mod words;
 use gaiola_model::config::{
     App, Balancer, Config, Database, Drill, Machine, Machines, Variables, Web,
 };
+use gaiola_model::http::Coding;
 use gaiola_model::placement::ReleaseNumber;
-use gaiola_model::proxy::{CacheControl, FilePattern};
+use gaiola_model::proxy::{CacheControl, Compression, FilePattern};
 use gaiola_model::{ServerName, Tier};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -319,6 +320,24 @@ fn web_changes(old: &Web, new: &Web, found: &mut Vec<Change>) {
         list(web.files.cache_control.iter().map(in_words))
     });
     of("app_paths", &|web| list(&web.app_paths));
+    of("compress", &|web| compression(web.compress.as_ref()));
+}
+
+/// How responses are compressed: `zstd 3, gzip 5, from 1024 bytes`.
+fn compression(compress: Option<&Compression>) -> String {
+    let Some(compress) = compress else {
+        return "false".into();
+    };
+    let level = |(coding, level): &(Coding, u8)| format!("{} {level}", coding.token());
+    let mut words = list(compress.codings.iter().map(level));
+    let default = Compression::default();
+    if compress.min_size != default.min_size {
+        words.push_str(&format!(", from {} bytes", compress.min_size));
+    }
+    if compress.types != default.types {
+        words.push_str(&format!(", only {}", list(&compress.types)));
+    }
+    words
 }
 
 /// A line of `cache_control`.
@@ -356,6 +375,14 @@ fn balancer_changes(old: &Balancer, new: &Balancer, found: &mut Vec<Change>) {
     }
     let ports = |balancer: &Balancer| list(balancer.listen.iter().map(|port| format!(":{port}")));
     proxies(Tier::Balancer, "listen", ports(old), ports(new), found);
+    let compress = |balancer: &Balancer| compression(balancer.compress.as_ref());
+    proxies(
+        Tier::Balancer,
+        "compress",
+        compress(old),
+        compress(new),
+        found,
+    );
     let trust = |balancer: &Balancer| match &balancer.trust[..] {
         [] => "nobody".to_owned(),
         networks => list(networks),

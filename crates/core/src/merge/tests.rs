@@ -2,6 +2,7 @@ use super::*;
 use gaiola_model::Inventory;
 use gaiola_model::config::Variables;
 use gaiola_model::config::{BalancerTls, Drill, MAX_INSTANCES, MAX_SERVERS};
+use gaiola_model::proxy::Compression;
 use proptest::option;
 use proptest::prelude::*;
 use std::net::IpAddr;
@@ -128,6 +129,7 @@ fn changes_of_values_tell_their_effect() {
         one_change(|new| new.balancer.as_mut().unwrap().listen = vec![80, 8080]),
         one_change(|new| new.web.as_mut().unwrap().root = "dist".into()),
         one_change(|new| new.web.as_mut().unwrap().files.tries = vec!["/index.html".into()]),
+        one_change(|new| new.web.as_mut().unwrap().compress = Some(Compression::default())),
         one_change(|new| new.app.run = "bin/other".into()),
         one_change(|new| new.app.release = Some("bin/other migrate".into())),
         one_change(|new| new.app.maxconn = Some(10)),
@@ -147,6 +149,7 @@ fn changes_of_values_tell_their_effect() {
             "balancer: listen :80 -> :80, :8080: the proxies take it over; no connection is lost",
             "web: root public -> dist: the proxies take it over; no connection is lost",
             "web: try none -> /index.html: the proxies take it over; no connection is lost",
+            "web: compress false -> zstd 3, gzip 5, br 5: the proxies take it over; no connection is lost",
             "app: run changes: instances are replaced one at a time",
             "app: release changes: it runs before the instances of the next release",
             "app: maxconn no limit -> 10: the proxies take it over; no connection is lost",

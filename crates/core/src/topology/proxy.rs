@@ -110,6 +110,7 @@ fn balancer(
     let frontend = |name, binds, rules| {
         let route = Route {
             rules,
+            compress: section.and_then(|balancer| balancer.compress.clone()),
             ..Route::to(target)
         };
         let mode = Mode::Http {
@@ -211,6 +212,7 @@ fn web_routes(placement: &Placement, files: Vec<PathBuf>) -> Vec<Route> {
     let section = placement.config.web.as_ref();
     let app_paths = section.map_or(&[][..], |web| &web.app_paths);
     let options = section.map(|web| web.files.clone()).unwrap_or_default();
+    let compress = section.and_then(|web| web.compress.clone());
     let own = app_paths.iter().map(|path| Route {
         path_prefix: path.clone(),
         file_options: FileOptions {
@@ -218,12 +220,14 @@ fn web_routes(placement: &Placement, files: Vec<PathBuf>) -> Vec<Route> {
             not_found: None,
             ..options.clone()
         },
+        compress: compress.clone(),
         ..route(files.clone(), "app")
     });
     let mut routes = vec![probe_route()];
     routes.extend(own);
     routes.push(Route {
         file_options: options,
+        compress: compress.clone(),
         ..route(files, "app")
     });
     routes

@@ -3,7 +3,7 @@ use gaiola_model::Inventory;
 use gaiola_model::config::{App, Balancer, Config, Database, Web};
 use gaiola_model::placement::{CertificateCopy, ProxyFiles};
 use gaiola_model::placement::{Release, ReleaseNumber};
-use gaiola_model::proxy::{Admin, Frontend, Mode, ProxyConfig, Rule};
+use gaiola_model::proxy::{Admin, Compression, Frontend, Mode, ProxyConfig, Rule};
 use gaiola_model::{Desired, Revision};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -225,6 +225,7 @@ fn web_servers_answer_for_missing_files_except_at_the_paths_of_the_app_tier() {
     let web = placement.config.web.as_mut().unwrap();
     web.files.tries = vec!["/index.html".into()];
     web.app_paths = vec!["/api".into()];
+    web.compress = Some(Compression::default());
     let config = proxy(&placement, "web1");
     let Mode::Http { routes, .. } = &config.frontends[0].mode else {
         panic!("HTTP")
@@ -238,6 +239,7 @@ fn web_servers_answer_for_missing_files_except_at_the_paths_of_the_app_tier() {
         route.backend.as_deref() == Some("app") && !route.files.is_empty()
     };
     assert!(routes[1..].iter().all(to_app));
+    assert!(routes[1..].iter().all(|route| route.compress.is_some()));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Listeners, and what happens to the connections they accept.
 
-use super::{Address, Allowance, Conditions, FileOptions, Rule, Tls};
+use super::{Address, Allowance, Compression, Conditions, FileOptions, Rule, Tls};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -151,6 +151,9 @@ pub struct Route {
     /// How they are served.
     #[serde(default, skip_serializing_if = "FileOptions::is_default")]
     pub file_options: FileOptions,
+    /// How responses are compressed; `None`: they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compress: Option<Compression>,
     /// Name of the backend. Without one, a request that neither a rule nor a file answers gets 404.
     #[serde(default)]
     pub backend: Option<String>,
@@ -166,6 +169,7 @@ impl Default for Route {
             allowance: Allowance::default(),
             files: Vec::new(),
             file_options: FileOptions::default(),
+            compress: None,
             backend: None,
         }
     }

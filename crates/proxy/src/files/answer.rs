@@ -2,10 +2,13 @@
 
 use super::range::{self, Range};
 use super::{File, FileRequest, Found, Tags};
+use crate::compress::{Compressor, Memory};
 use crate::io::{self, Buffer, Fault, Stream, Timer};
+use gaiola_core::compression::{Client, Contents, Decision, decide_for, is_no_transform};
 use gaiola_core::forward::Edit;
 use gaiola_core::precondition::{Conditions, Validators, Verdict, evaluate};
-use gaiola_model::http::FieldName;
+use gaiola_model::http::{Coding, FieldName};
+use gaiola_model::proxy::Compression;
 use std::cell::Cell;
 use std::fmt::Write;
 use std::os::fd::OwnedFd;
@@ -14,6 +17,7 @@ use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 
 const MEMORY: &str = "writing to memory";
+const VARY: &str = "Vary: Accept-Encoding\r\n";
 
 /// A response, ready to send.
 pub(crate) struct FileResponse<'a> {
@@ -22,6 +26,18 @@ pub(crate) struct FileResponse<'a> {
     /// Its head without the date and the blank line.
     head: String,
     body: Option<(&'a OwnedFd, std::ops::Range<u64>)>,
+    compressor: Option<Compressor>,
+}
+
+/// How files are compressed.
+#[derive(Clone, Copy)]
+pub(crate) struct Compress<'a> {
+    /// What the route says.
+    pub(crate) policy: &'a Compression,
+    /// Who asks.
+    pub(crate) client: Client,
+    /// The memory of this worker's compressors.
+    pub(crate) memory: &'a Rc<Memory>,
 }
 
 /// What a response depends on besides the request and the file.
@@ -32,6 +48,8 @@ pub(crate) struct Reply<'a> {
     pub(crate) keep_alive: bool,
     /// What rules change.
     pub(crate) edit: Edit<'a>,
+    /// How the file is compressed, if the route says so.
+    pub(crate) compress: Option<Compress<'a>>,
 }
 
 impl Found<'_> {
@@ -45,7 +63,9 @@ impl Found<'_> {
         let mut answer = match self {
             Self::File(file) => {
                 let etag = Tags::of(tags, file).await;
-                file.answer(request, etag.as_deref())
+                let compress = reply.compress.as_ref();
+                let compress = compress.filter(|_| !reply.edit.speaks_of(b"content-encoding"));
+                file.answer(request, etag.as_deref(), compress)
             }
             Self::Directory => redirect(request),
             Self::Missing(page) => page.not_found(request),
@@ -71,20 +91,54 @@ fn redirect<'a>(request: &FileRequest<'_>) -> FileResponse<'a> {
         status: 301,
         head: format!("HTTP/1.1 301 Moved Permanently\r\n{location}"),
         body: None,
+        compressor: None,
     }
 }
 
 impl File<'_> {
-    fn answer(&self, request: &FileRequest<'_>, etag: Option<&str>) -> FileResponse<'_> {
+    fn answer(
+        &self,
+        request: &FileRequest<'_>,
+        etag: Option<&str>,
+        compress: Option<&Compress<'_>>,
+    ) -> FileResponse<'_> {
         let current = Validators {
             etag,
             modified: self.version.modified.0,
         };
+        let decision = self.compression(compress);
+        let varies = self.varies || decision.varies;
         match evaluate(&request.conditions(), current) {
-            Verdict::NotModified => self.short(304, "Not Modified", &self.about(etag)),
+            Verdict::NotModified => self.short(304, "Not Modified", &self.about(etag, varies)),
             Verdict::Failed => self.short(412, "Precondition Failed", "Content-Length: 0\r\n"),
-            Verdict::Proceed => self.contents(request, current),
+            Verdict::Proceed => {
+                let range = wanted(request, current, self.version.size);
+                let coding = decision.coding.filter(|_| range == Range::Whole);
+                let begin = |compress: &Compress<'_>| {
+                    let Compress { policy, memory, .. } = compress;
+                    Some((coding?, Compressor::new(policy, coding?, memory)?))
+                };
+                match compress.and_then(begin) {
+                    Some((coding, compressor)) => self.compressed(etag, coding, compressor),
+                    None => self.contents(request, range, etag, varies),
+                }
+            }
         }
+    }
+
+    /// Whether the whole file is compressed on its way.
+    fn compression(&self, compress: Option<&Compress<'_>>) -> Decision {
+        let is_fixed = self.coding.is_some()
+            || (self.cache_control).is_some_and(|value| is_no_transform(value.as_bytes()));
+        let Some(compress) = compress.filter(|_| !is_fixed) else {
+            return Decision::default();
+        };
+        let contents = Contents {
+            status: 200,
+            content_type: Some(self.content_type.as_bytes()),
+            length: Some(self.version.size),
+        };
+        decide_for(compress.policy, compress.client, contents)
     }
 
     fn short(&self, status: u16, words: &str, fields: &str) -> FileResponse<'_> {
@@ -92,11 +146,12 @@ impl File<'_> {
             status,
             head: format!("HTTP/1.1 {status} {words}\r\n{fields}"),
             body: None,
+            compressor: None,
         }
     }
 
     /// The fields that a 200 and a 304 share.
-    fn about(&self, etag: Option<&str>) -> String {
+    fn about(&self, etag: Option<&str>, varies: bool) -> String {
         let mut fields = String::new();
         if let Some(etag) = etag {
             write!(fields, "ETag: {etag}\r\n").expect(MEMORY);
@@ -107,13 +162,21 @@ impl File<'_> {
         if let Some(value) = self.cache_control {
             write!(fields, "Cache-Control: {value}\r\n").expect(MEMORY);
         }
-        fields.push_str(self.vary());
+        if varies {
+            fields.push_str(VARY);
+        }
         fields
     }
 
-    fn contents(&self, request: &FileRequest<'_>, current: Validators<'_>) -> FileResponse<'_> {
+    fn contents(
+        &self,
+        request: &FileRequest<'_>,
+        range: Range,
+        etag: Option<&str>,
+        varies: bool,
+    ) -> FileResponse<'_> {
         let size = self.version.size;
-        let (status, words, range) = match wanted(request, current, size) {
+        let (status, words, range) = match range {
             Range::Outside => {
                 let fields = format!("Content-Range: bytes */{size}\r\nContent-Length: 0\r\n");
                 return self.short(416, "Range Not Satisfiable", &fields);
@@ -121,48 +184,61 @@ impl File<'_> {
             Range::Whole => (200, "OK", 0..size),
             Range::Part { start, end } => (206, "Partial Content", start..end + 1),
         };
-        let mut head = format!(
-            "HTTP/1.1 {status} {words}\r\n{}{}Accept-Ranges: bytes\r\n",
-            self.framing(&range),
-            self.about(current.etag),
-        );
+        let (framing, about) = (self.framing(&range), self.about(etag, varies));
+        let mut fields = format!("{framing}{about}Accept-Ranges: bytes\r\n");
         if status == 206 {
             let (first, last) = (range.start, range.end - 1);
-            write!(head, "Content-Range: bytes {first}-{last}/{size}\r\n").expect(MEMORY);
+            write!(fields, "Content-Range: bytes {first}-{last}/{size}\r\n").expect(MEMORY);
         }
         FileResponse {
-            status,
-            head,
             body: self.body(request, range),
+            ..self.short(status, words, &fields)
+        }
+    }
+
+    /// The whole file, compressed on its way. Its bytes are others than those of the strong tag.
+    fn compressed(
+        &self,
+        etag: Option<&str>,
+        coding: Coding,
+        compressor: Compressor,
+    ) -> FileResponse<'_> {
+        let etag = etag.map(|etag| format!("W/{etag}"));
+        let fields = format!(
+            "{}Content-Encoding: {}\r\nTransfer-Encoding: chunked\r\n{}",
+            self.content_type_line(),
+            coding.token(),
+            self.about(etag.as_deref(), true),
+        );
+        FileResponse {
+            body: Some((&self.fd, 0..self.version.size)),
+            compressor: Some(compressor),
+            ..self.short(200, "OK", &fields)
         }
     }
 
     /// This file as the page for one that is missing. Conditions and ranges are those of the missing one.
     fn not_found(&self, request: &FileRequest<'_>) -> FileResponse<'_> {
         let whole = 0..self.version.size;
+        let vary = if self.varies { VARY } else { "" };
         FileResponse {
             body: self.body(request, whole.clone()),
-            ..self.short(404, "Not Found", &(self.framing(&whole) + self.vary()))
+            ..self.short(404, "Not Found", &(self.framing(&whole) + vary))
         }
     }
 
     fn framing(&self, range: &std::ops::Range<u64>) -> String {
-        let charset = if self.is_text { "; charset=utf-8" } else { "" };
-        let (content_type, len) = (self.content_type, range.end - range.start);
-        let mut fields =
-            format!("Content-Type: {content_type}{charset}\r\nContent-Length: {len}\r\n");
+        let len = range.end - range.start;
+        let mut fields = format!("{}Content-Length: {len}\r\n", self.content_type_line());
         if let Some(coding) = self.coding {
             write!(fields, "Content-Encoding: {}\r\n", coding.token()).expect(MEMORY);
         }
         fields
     }
 
-    const fn vary(&self) -> &'static str {
-        if self.varies {
-            "Vary: Accept-Encoding\r\n"
-        } else {
-            ""
-        }
+    fn content_type_line(&self) -> String {
+        let charset = if self.is_text { "; charset=utf-8" } else { "" };
+        format!("Content-Type: {}{charset}\r\n", self.content_type)
     }
 
     fn body(
@@ -217,13 +293,17 @@ impl FileResponse<'_> {
 
     /// Sends it. No wait for the client exceeds `limit`; bytes sent are added to `count` as it proceeds.
     pub(crate) async fn send(
-        &self,
+        &mut self,
         stream: &mut Stream,
         timer: &mut Timer,
         limit: Duration,
         date: &[u8],
         count: &Cell<u64>,
     ) -> Result<(), Fault> {
+        if let Some(compressor) = self.compressor.take() {
+            let out = (stream, timer, limit);
+            return Box::pin(self.send_compressed(compressor, out, date, count)).await;
+        }
         let mut buffer = Buffer::take();
         let mut rest = None;
         if let Some((file, range)) = &self.body {
@@ -251,6 +331,42 @@ impl FileResponse<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Sends it compressed, in chunks.
+    async fn send_compressed(
+        &self,
+        mut compressor: Compressor,
+        (stream, timer, limit): (&mut Stream, &mut Timer, Duration),
+        date: &[u8],
+        count: &Cell<u64>,
+    ) -> Result<(), Fault> {
+        let head = [self.head.as_bytes(), b"Date: ", date, b"\r\n\r\n"];
+        compressor.set_head(head.into_iter());
+        let (file, mut rest) = self.body.clone().expect("a compressed file has a body");
+        loop {
+            let mut buffer = Buffer::take();
+            let read = io::read_file(file, &rest, &mut buffer)?;
+            if read == 0 && !rest.is_empty() {
+                // It has become shorter.
+                return Err(Fault::Closed);
+            }
+            rest.start += read as u64;
+            compressor.write(buffer.filled())?;
+            drop(buffer);
+            if rest.is_empty() {
+                compressor.finish()?;
+            } else if !compressor.is_full() {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let written = io::write_pieces(stream, compressor.chunk().into_iter(), count);
+            timer.within(limit, written).await?;
+            compressor.written();
+            if rest.is_empty() {
+                return Ok(());
+            }
+        }
     }
 }
 
@@ -289,7 +405,9 @@ mod tests {
     }
 
     fn answer(fields: &str) -> (u16, String, u64) {
-        with(fields, |file, request| file.answer(request, Some(ETAG)))
+        with(fields, |file, request| {
+            file.answer(request, Some(ETAG), None)
+        })
     }
 
     #[test]

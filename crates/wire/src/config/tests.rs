@@ -5,6 +5,7 @@ use gaiola_model::config::Variables;
 use gaiola_model::config::{
     App, Balancer, BalancerTls, Database, Drill, DrillLimits, DrillWrite, Machine, Web,
 };
+use gaiola_model::proxy::Compression;
 use gaiola_model::{Config, Tier};
 use proptest::prelude::*;
 use std::io;
@@ -27,6 +28,7 @@ tls = { certificates = ["tls/a.pem", "/etc/tls"], redirect = false, hsts = "365d
 trust = ["10.0.0.0/8", "2001:db8::7"]
 accept_proxy = true
 drain = "40s"
+compress = true
 
 [web]
 servers = 4
@@ -133,6 +135,7 @@ fn every_key_is_read() {
                 .into(),
             accept_proxy: true,
             drain: Some(Duration::from_secs(40)),
+            compress: Some(Compression::default()),
         }),
         web: Some(Web {
             servers: 4,

@@ -3,6 +3,7 @@
 use super::env;
 use super::machines::{self, MACHINE, Sections};
 use super::{Surroundings, VipRange, value};
+use crate::compress;
 use crate::file::value::{Wrong, duration, network, url_path};
 use crate::file::{At, Elsewhere, Mistakes, Section, Words, checked, shown, text};
 use crate::file_options;
@@ -61,6 +62,7 @@ const KEYS: &[(&str, &[&str])] = &[
             "trust",
             "accept_proxy",
             "drain",
+            "compress",
         ],
     ),
     ("balancer.tls", &["certificates", "redirect", "hsts"]),
@@ -74,8 +76,13 @@ const KEYS: &[(&str, &[&str])] = &[
             "precompressed",
             "cache_control",
             "app_paths",
+            "compress",
         ],
     ),
+    ("balancer.compress", compress::KEYS),
+    ("balancer.compress.levels", compress::LEVELS),
+    ("web.compress", compress::KEYS),
+    ("web.compress.levels", compress::LEVELS),
     (
         "app",
         &[
@@ -216,6 +223,12 @@ fn balancer_of(
         accept_proxy: accepts_proxy(section, mistakes),
         trust: trusted(section, mistakes),
         drain: text(section, "drain", duration, mistakes),
+        compress: compress::read(
+            section,
+            ["balancer.compress", "balancer.compress.levels"],
+            mistakes,
+        )
+        .flatten(),
         ..default
     }
 }
@@ -321,6 +334,8 @@ fn web(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Web {
     Web {
         root: text(section, "root", value::inner_directory, mistakes).unwrap_or(default.root),
         app_paths: app_paths(section, &files, mistakes),
+        compress: compress::read(section, ["web.compress", "web.compress.levels"], mistakes)
+            .flatten(),
         files,
         ..default
     }

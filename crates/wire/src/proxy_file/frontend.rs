@@ -59,7 +59,7 @@ impl Reader<'_, '_, '_> {
     }
 
     fn tcp(&mut self, section: &Section<'_>, references: &mut Vec<Reference>) -> Mode {
-        for key in ["route", "rule", "error_pages", "trust"] {
+        for key in ["route", "rule", "error_pages", "trust", "compress"] {
             self.has_no_meaning(section, key, "it belongs to mode = \"http\"");
         }
         section.need("backend", "\"NAME\"", self.mistakes);

@@ -2,6 +2,7 @@
 
 use super::value::{self, head_size, plain, route_path};
 use super::{Part, Reader, Reference, positive};
+use crate::compress;
 use crate::file::value::Wrong;
 use crate::file::value::size;
 use crate::file::{At, Section, checked, text};
@@ -30,8 +31,15 @@ pub(super) const KEYS: &[&str] = &[
     "not_found",
     "precompressed",
     "cache_control",
+    "compress",
     "backend",
     "rule",
+];
+
+/// The kinds of a route's `compress` and of its levels.
+const COMPRESS: [&str; 2] = [
+    "frontend.NAME.route.compress",
+    "frontend.NAME.route.compress.levels",
 ];
 
 pub(super) const REGEX_HINT: &str = "https://docs.rs/regex/#syntax has the syntax";
@@ -48,10 +56,14 @@ impl Reader<'_, '_, '_> {
         let wrong = self.mistakes.len();
         let common = self.rules(section, "frontend.NAME.rule", https);
         let written = section.tables("route", "frontend.NAME.route", self.mistakes);
+        let kinds = ["frontend.NAME.compress", "frontend.NAME.compress.levels"];
+        let compress = compress::read(section, kinds, self.mistakes).flatten();
         let all_answered = always_answer(&common, https);
         let mut routes = Vec::new();
         for route in &written {
-            let read = self.route(route, all_answered, references, https);
+            let mut read = self.route(route, all_answered, references, https);
+            let own = compress::read(route, COMPRESS, self.mistakes);
+            read.compress = own.unwrap_or_else(|| compress.clone());
             if all_answered {
                 let hint = "leave it out, or move the rule that answers into a later route";
                 let what = "no request reaches this: a rule of the frontend answers all of them";
@@ -60,7 +72,10 @@ impl Reader<'_, '_, '_> {
             routes.push(read);
         }
         if let Some(backend) = self.backend_name(section, "backend") {
-            routes.push(Route::to(&*backend.value));
+            routes.push(Route {
+                compress,
+                ..Route::to(&*backend.value)
+            });
             references.push(backend);
         } else if !common.is_empty() {
             // These rules also apply to a request that no route takes.
@@ -129,6 +144,7 @@ impl Reader<'_, '_, '_> {
             allowance: self.allowance(section),
             files: self.directories(section),
             file_options: self.file_options(section),
+            compress: None,
             backend: backend.as_ref().map(|backend| backend.value.clone()),
         };
         references.extend(backend);

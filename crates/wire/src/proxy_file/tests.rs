@@ -1,3 +1,4 @@
+mod compress;
 mod files;
 mod reach;
 mod rules;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// How a route's files are served. The default: files under their own names, without `Cache-Control`.
 ///
 /// ```
-/// use gaiola_model::proxy::FileOptions;
+/// use gaiola_model::content::FileOptions;
 ///
 /// let single_page = FileOptions { tries: vec!["/index.html".into()], ..FileOptions::default() };
 /// assert!(single_page.ends_the_search());
