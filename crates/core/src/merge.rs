@@ -140,6 +140,7 @@ fn balancer(base: &Balancer, mine: &Balancer, theirs: &Balancer) -> Balancer {
         accept_proxy: pick(&base.accept_proxy, &mine.accept_proxy, &theirs.accept_proxy),
         drain: pick(&base.drain, &mine.drain, &theirs.drain),
         proxy: pick(&base.proxy, &mine.proxy, &theirs.proxy),
+        compress: pick(&base.compress, &mine.compress, &theirs.compress),
     }
 }
 
@@ -147,6 +148,9 @@ fn web(base: &Web, mine: &Web, theirs: &Web) -> Web {
     Web {
         servers: pick(&base.servers, &mine.servers, &theirs.servers),
         root: pick(&base.root, &mine.root, &theirs.root),
+        files: pick(&base.files, &mine.files, &theirs.files),
+        app_paths: pick(&base.app_paths, &mine.app_paths, &theirs.app_paths),
+        compress: pick(&base.compress, &mine.compress, &theirs.compress),
     }
 }
 

@@ -169,7 +169,7 @@ fn set(desired: &mut Desired, word: &str) {
         "web" => {
             config.web = (value != "none").then(|| Web {
                 servers: count(),
-                root: "public".into(),
+                ..Web::default()
             });
         }
         "app" => {

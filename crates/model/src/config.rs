@@ -6,6 +6,7 @@ mod machines;
 pub use balancer_proxy::{BalancerLog, BalancerProxy};
 pub use machines::{Machine, Machines};
 
+use crate::content::{Compression, FileOptions};
 use crate::id::{ServerName, SiteName, Tier};
 use crate::proxy::{Check, Ejection, SlowEjection, StatusRange, TlsVersion};
 use ipnet::IpNet;
@@ -143,6 +144,9 @@ pub struct Balancer {
     /// What is set in the words of a proxy's file.
     #[serde(default, skip_serializing_if = "BalancerProxy::is_usual")]
     pub proxy: BalancerProxy,
+    /// How responses are compressed. Default: they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compress: Option<Compression>,
 }
 
 /// `tls` of `[balancer]`.
@@ -207,6 +211,7 @@ impl Default for Balancer {
             accept_proxy: false,
             drain: None,
             proxy: BalancerProxy::default(),
+            compress: None,
         }
     }
 }
@@ -231,6 +236,15 @@ pub struct Web {
     pub servers: u16,
     /// Directory of static files, relative to the site's directory. Default `public`.
     pub root: String,
+    /// How they are served. Default: under their own names; whatever is no file goes to the app tier.
+    #[serde(default, skip_serializing_if = "FileOptions::is_default")]
+    pub files: FileOptions,
+    /// Paths that go to the app tier, with all below them, where `files` would answer for missing ones. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub app_paths: Vec<String>,
+    /// How responses are compressed, the app tier's too. Default: they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compress: Option<Compression>,
 }
 
 impl Default for Web {
@@ -238,6 +252,9 @@ impl Default for Web {
         Self {
             servers: 2,
             root: "public".into(),
+            files: FileOptions::default(),
+            app_paths: Vec::new(),
+            compress: None,
         }
     }
 }

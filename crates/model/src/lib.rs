@@ -4,6 +4,7 @@
 //! rooms carry the decisions out.
 
 pub mod config;
+pub mod content;
 pub mod event;
 pub mod exit;
 pub mod http;

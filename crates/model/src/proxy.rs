@@ -38,6 +38,8 @@ pub use tls::{
     TlsVersion,
 };
 
+pub use crate::content::{CacheControl, Compression, FileOptions, FilePattern};
+
 use crate::revision::Revision;
 use serde::{Deserialize, Serialize};
 

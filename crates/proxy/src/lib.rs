@@ -16,6 +16,7 @@ mod broadcast;
 mod check;
 mod client;
 mod clock;
+mod compress;
 mod control;
 mod counters;
 mod exchange;

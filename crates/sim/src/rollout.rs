@@ -389,7 +389,7 @@ fn config(rng: &mut fastrand::Rng) -> Config {
     };
     let web = Web {
         servers: rng.u16(1..4),
-        root: "public".into(),
+        ..Web::default()
     };
     let database = Database {
         servers: rng.u16(1..5),

@@ -151,7 +151,7 @@ mod tests {
             }),
             web: Some(Web {
                 servers: 2,
-                root: "public".into(),
+                ..Web::default()
             }),
             app: App {
                 servers: 2,

@@ -3,10 +3,11 @@
 mod words;
 
 use gaiola_model::config::{
-    App, Balancer, BalancerProxy, Config, Database, Drill, Machine, Machines, Variables,
+    App, Balancer, BalancerProxy, Config, Database, Drill, Machine, Machines, Variables, Web,
 };
+use gaiola_model::http::Coding;
 use gaiola_model::placement::ReleaseNumber;
-use gaiola_model::proxy::Observe;
+use gaiola_model::proxy::{CacheControl, Compression, FilePattern, Observe};
 use gaiola_model::{ServerName, Tier};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -185,7 +186,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
             }
             Tier::Web => {
                 if let (Some(old), Some(new)) = (&old.web, &new.web) {
-                    proxies(tier, "root", old.root.clone(), new.root.clone(), &mut found);
+                    web_changes(old, new, &mut found);
                 }
             }
             Tier::App => {
@@ -303,6 +304,53 @@ fn above(tier: Tier, config: &Config) -> Option<Tier> {
         .rfind(|&other| other < tier && config.servers(other) > 0)
 }
 
+fn web_changes(old: &Web, new: &Web, found: &mut Vec<Change>) {
+    let mut of = |key, value: &dyn Fn(&Web) -> String| {
+        let [from, to] = [old, new].map(|web| match value(web) {
+            value if value.is_empty() => "none".into(),
+            value => value,
+        });
+        proxies(Tier::Web, key, from, to, found);
+    };
+    of("root", &|web| web.root.clone());
+    of("try", &|web| list(&web.files.tries));
+    of("not_found", &|web| {
+        web.files.not_found.clone().unwrap_or_default()
+    });
+    of("precompressed", &|web| web.files.precompressed.to_string());
+    of("cache_control", &|web| {
+        list(web.files.cache_control.iter().map(in_words))
+    });
+    of("app_paths", &|web| list(&web.app_paths));
+    of("compress", &|web| compression(web.compress.as_ref()));
+}
+
+/// How responses are compressed: `zstd 3, gzip 5, from 1024 bytes`.
+fn compression(compress: Option<&Compression>) -> String {
+    let Some(compress) = compress else {
+        return "false".into();
+    };
+    let level = |(coding, level): &(Coding, u8)| format!("{} {level}", coding.token());
+    let mut words = list(compress.codings.iter().map(level));
+    let default = Compression::default();
+    if compress.min_size != default.min_size {
+        words.push_str(&format!(", from {} bytes", compress.min_size));
+    }
+    if compress.types != default.types {
+        words.push_str(&format!(", only {}", list(&compress.types)));
+    }
+    words
+}
+
+/// A line of `cache_control`.
+fn in_words(rule: &CacheControl) -> String {
+    let files = match &rule.files {
+        FilePattern::Fingerprinted => "fingerprinted",
+        FilePattern::Name(name) => name,
+    };
+    format!("{files}: {}", rule.value)
+}
+
 fn balancer_changes(old: &Balancer, new: &Balancer, found: &mut Vec<Change>) {
     let (before, after) = (old.vips(), new.vips());
     let only_in = |these: &[IpAddr], those: &[IpAddr]| -> Vec<IpAddr> {
@@ -329,6 +377,14 @@ fn balancer_changes(old: &Balancer, new: &Balancer, found: &mut Vec<Change>) {
     }
     let ports = |balancer: &Balancer| list(balancer.listen.iter().map(|port| format!(":{port}")));
     proxies(Tier::Balancer, "listen", ports(old), ports(new), found);
+    let compress = |balancer: &Balancer| compression(balancer.compress.as_ref());
+    proxies(
+        Tier::Balancer,
+        "compress",
+        compress(old),
+        compress(new),
+        found,
+    );
     let trust = |balancer: &Balancer| match &balancer.trust[..] {
         [] => "nobody".to_owned(),
         networks => list(networks),

@@ -2,6 +2,7 @@ use super::*;
 use gaiola_model::Inventory;
 use gaiola_model::config::Variables;
 use gaiola_model::config::{BalancerTls, Drill, MAX_INSTANCES, MAX_SERVERS};
+use gaiola_model::proxy::Compression;
 use proptest::option;
 use proptest::prelude::*;
 use std::net::IpAddr;
@@ -127,6 +128,8 @@ fn changes_of_values_tell_their_effect() {
         }),
         one_change(|new| new.balancer.as_mut().unwrap().listen = vec![80, 8080]),
         one_change(|new| new.web.as_mut().unwrap().root = "dist".into()),
+        one_change(|new| new.web.as_mut().unwrap().files.tries = vec!["/index.html".into()]),
+        one_change(|new| new.web.as_mut().unwrap().compress = Some(Compression::default())),
         one_change(|new| new.app.run = "bin/other".into()),
         one_change(|new| new.app.release = Some("bin/other migrate".into())),
         one_change(|new| new.app.maxconn = Some(10)),
@@ -145,6 +148,8 @@ fn changes_of_values_tell_their_effect() {
             "balancer: vips: 10.77.0.120, 10.77.0.121 are added and announced, then 10.77.0.101 is removed",
             "balancer: listen :80 -> :80, :8080: the proxies take it over; no connection is lost",
             "web: root public -> dist: the proxies take it over; no connection is lost",
+            "web: try none -> /index.html: the proxies take it over; no connection is lost",
+            "web: compress false -> zstd 3, gzip 5, br 5: the proxies take it over; no connection is lost",
             "app: run changes: instances are replaced one at a time",
             "app: release changes: it runs before the instances of the next release",
             "app: maxconn 1000 -> 10: the proxies take it over; no connection is lost",
@@ -295,7 +300,7 @@ prop_compose! {
         Config {
             site: "a".parse().unwrap(),
             balancer: balancer.map(|(servers, vips, port)| Balancer { servers, vips, listen: vec![port], ..Balancer::default() }),
-            web: web.map(|(servers, root)| Web { servers, root }),
+            web: web.map(|(servers, root)| Web { servers, root, ..Web::default() }),
             app,
             database: database.map(|(servers, strict)| Database { servers, strict, ..Database::default() }),
             drill,

@@ -4,7 +4,8 @@ use super::proxy::{host, probe_route};
 use super::{location, servers_of};
 use gaiola_model::config::BalancerProxy;
 use gaiola_model::proxy::{
-    Allowance, Bind, Conditions, Fixed, Frontend, Mode, Peers, Route, Rule, ServerTimeouts,
+    Allowance, Bind, Compression, Conditions, Fixed, Frontend, Mode, Peers, Route, Rule,
+    ServerTimeouts,
 };
 use gaiola_model::{Placement, ServerName, Tier};
 use ipnet::IpNet;
@@ -23,6 +24,8 @@ pub(super) struct Front<'a> {
     pub(super) proxy: &'a BalancerProxy,
     /// The backend of all requests that no rule answers.
     pub(super) target: &'a str,
+    /// How responses are compressed, where no route says otherwise.
+    pub(super) compress: Option<&'a Compression>,
     /// Senders that are believed.
     pub(super) trusted: &'a [IpNet],
     /// What another balancer in front checks.
@@ -52,10 +55,11 @@ impl Front<'_> {
         let mut routes = vec![probe_route(), self.health.clone()];
         routes.extend(self.aliases(first));
         let own = self.proxy.routes.iter().cloned();
-        routes.extend(
-            own.chain([Route::default()])
-                .map(|route| self.through(first, route)),
-        );
+        let rest = Route {
+            compress: self.compress.cloned(),
+            ..Route::default()
+        };
+        routes.extend(own.chain([rest]).map(|route| self.through(first, route)));
         routes.extend(self.other_hosts());
         routes
     }

@@ -11,8 +11,8 @@ use gaiola_model::placement::{
     CertificateCopy, Door, DoorState, Phase, PlacedInstance, ProxyFiles,
 };
 use gaiola_model::proxy::{
-    Admin, Algorithm, Backend, Bind, Check, CheckKind, ClientCertificates, ClientTimeouts, Fixed,
-    Frontend, Mode, Route, Rule, Server, ServerTimeouts, Tls,
+    Admin, Algorithm, Backend, Bind, Check, CheckKind, ClientCertificates, ClientTimeouts,
+    FileOptions, Fixed, Frontend, Mode, Route, Rule, Server, ServerTimeouts, Tls,
 };
 use gaiola_model::{InstanceName, Placement, ProxyConfig, Revision, ServerName, Tier};
 use ipnet::IpNet;
@@ -123,6 +123,7 @@ fn balancer(
     let front = Front {
         proxy: &settings(placement),
         target,
+        compress: section.and_then(|balancer| balancer.compress.as_ref()),
         trusted: section.map_or(&[][..], |balancer| &balancer.trust),
         health: health_route(leaves(placement, server), target),
         to_https: redirect.is_some(),
@@ -217,14 +218,7 @@ fn web(
     let section = placement.config.balancer.iter();
     trusted.extend(section.flat_map(|balancer| &balancer.trust));
     let mode = Mode::Http {
-        routes: vec![
-            probe_route(),
-            Route {
-                files,
-                allowance: front::allowance_behind(&settings),
-                ..Route::to("app")
-            },
-        ],
+        routes: web_routes(placement, files, &settings),
         trusted,
     };
     let bind = Bind {
@@ -238,6 +232,36 @@ fn web(
         }],
         vec![app_backend(placement, Tier::Web, paths)],
     )
+}
+
+/// Files first, then the app tier: at once for its own paths, and elsewhere where nothing answers in a missing file's place.
+fn web_routes(placement: &Placement, files: Vec<PathBuf>, settings: &BalancerProxy) -> Vec<Route> {
+    let section = placement.config.web.as_ref();
+    let app_paths = section.map_or(&[][..], |web| &web.app_paths);
+    let options = section.map(|web| web.files.clone()).unwrap_or_default();
+    let compress = section.and_then(|web| web.compress.clone());
+    let own = app_paths.iter().map(|path| Route {
+        path_prefix: path.clone(),
+        file_options: FileOptions {
+            tries: Vec::new(),
+            not_found: None,
+            ..options.clone()
+        },
+        compress: compress.clone(),
+        files: files.clone(),
+        allowance: front::allowance_behind(settings),
+        ..Route::to("app")
+    });
+    let mut routes = vec![probe_route()];
+    routes.extend(own);
+    routes.push(Route {
+        file_options: options,
+        compress: compress.clone(),
+        files,
+        allowance: front::allowance_behind(settings),
+        ..Route::to("app")
+    });
+    routes
 }
 
 /// The balancers' clients may be silent for as long behind them.

@@ -3,7 +3,9 @@ use gaiola_model::Inventory;
 use gaiola_model::config::{App, Balancer, Config, Database, Web};
 use gaiola_model::placement::{CertificateCopy, ProxyFiles};
 use gaiola_model::placement::{Release, ReleaseNumber};
-use gaiola_model::proxy::{Admin, Frontend, Mode, ProxyConfig, Rule, SlowEjection, StatusRange};
+use gaiola_model::proxy::{
+    Admin, Compression, Frontend, Mode, ProxyConfig, Rule, SlowEjection, StatusRange,
+};
 use gaiola_model::{Desired, Revision};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -19,7 +21,7 @@ pub(super) fn site(balancers: u16, webs: u16, databases: u16) -> Placement {
         }),
         web: (webs > 0).then(|| Web {
             servers: webs,
-            root: "public".into(),
+            ..Web::default()
         }),
         app: App {
             servers: 2,
@@ -218,6 +220,29 @@ fn a_web_server_serves_the_files_that_it_has_and_the_members_of_the_placement() 
     };
     assert_eq!(routes[1].files, [PathBuf::from("/releases/6/public")]);
     assert_eq!(names(&config), names(&proxy(&placement, "web1")));
+}
+
+#[test]
+fn web_servers_answer_for_missing_files_except_at_the_paths_of_the_app_tier() {
+    let mut placement = site(1, 1, 0);
+    let web = placement.config.web.as_mut().unwrap();
+    web.files.tries = vec!["/index.html".into()];
+    web.app_paths = vec!["/api".into()];
+    web.compress = Some(Compression::default());
+    let config = proxy(&placement, "web1");
+    let Mode::Http { routes, .. } = &config.frontends[0].mode else {
+        panic!("HTTP")
+    };
+    let served = |route: &gaiola_model::proxy::Route| {
+        (route.path_prefix.clone(), route.file_options.tries.len())
+    };
+    let served: Vec<_> = routes[1..].iter().map(served).collect();
+    assert_eq!(served, [("/api".into(), 0), ("/".into(), 1)]);
+    let to_app = |route: &gaiola_model::proxy::Route| {
+        route.backend.as_deref() == Some("app") && !route.files.is_empty()
+    };
+    assert!(routes[1..].iter().all(to_app));
+    assert!(routes[1..].iter().all(|route| route.compress.is_some()));
 }
 
 #[test]

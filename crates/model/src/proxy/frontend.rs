@@ -1,6 +1,6 @@
 //! Listeners, and what happens to the connections they accept.
 
-use super::{Address, Allowance, Conditions, Rule, Tls};
+use super::{Address, Allowance, Compression, Conditions, FileOptions, Rule, Tls};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -165,6 +165,12 @@ pub struct Route {
     /// Directories searched for a file first, in this order; the request goes to `backend` if none has it. Only GET and
     /// HEAD are answered with files.
     pub files: Vec<PathBuf>,
+    /// How they are served.
+    #[serde(default, skip_serializing_if = "FileOptions::is_default")]
+    pub file_options: FileOptions,
+    /// How responses are compressed; `None`: they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compress: Option<Compression>,
     /// Name of the backend. Without one, a request that neither a rule nor a file answers gets 404.
     #[serde(default)]
     pub backend: Option<String>,
@@ -179,6 +185,8 @@ impl Default for Route {
             rules: Vec::new(),
             allowance: Allowance::default(),
             files: Vec::new(),
+            file_options: FileOptions::default(),
+            compress: None,
             backend: None,
         }
     }

@@ -6,7 +6,7 @@ use gaiola_model::config::Variables;
 use gaiola_model::config::{
     App, Balancer, BalancerTls, Database, Drill, DrillLimits, DrillWrite, HealthCheck, Machine, Web,
 };
-use gaiola_model::proxy::StatusRange;
+use gaiola_model::proxy::{Compression, StatusRange};
 use gaiola_model::{Config, Tier};
 use proptest::prelude::*;
 use std::io;
@@ -29,6 +29,7 @@ tls = { certificates = ["tls/a.pem", "/etc/tls"], redirect = false, hsts = "365d
 trust = ["10.0.0.0/8", "2001:db8::7"]
 accept_proxy = true
 drain = "40s"
+compress = true
 
 [web]
 servers = 4
@@ -138,10 +139,11 @@ fn every_key_is_read() {
             accept_proxy: true,
             drain: Some(Duration::from_secs(40)),
             proxy: Default::default(),
+            compress: Some(Compression::default()),
         }),
         web: Some(Web {
             servers: 4,
-            root: "public".into(),
+            ..Web::default()
         }),
         app: App {
             servers: 5,
@@ -350,6 +352,29 @@ fn the_examples_of_the_documentation_are_read() {
         [
             "2:1: unknown key \"server\" in [balancer]; did you mean `servers`?",
             "5:10: `health` \"up\" does not begin with `/`; write it as \"/up\"",
+        ]
+    );
+}
+
+#[test]
+fn web_servers_may_answer_for_missing_files() {
+    let site = |web: &str| format!("site = 'a'\n[app]\nrun = 'x'\n[web]\n{web}");
+    let text = site(
+        "try = 'index.html'\napp_paths = ['/api', '/up/']\ncache_control = { '*' = 'no-cache' }",
+    );
+    let web = load(&text).unwrap().web.unwrap();
+    assert_eq!(web.files.tries, ["/index.html"]);
+    assert_eq!(web.app_paths, ["/api", "/up"]);
+    assert_eq!(web.files.cache_control[0].value, "no-cache");
+    assert_eq!(
+        said(&site(
+            "try = '{path}.html'\napp_paths = ['/api/*', 'x', '/']"
+        )),
+        [
+            "6:1: `app_paths` has no effect: every request that no file answers goes to the app tier; leave it out; it is for sites with a fixed name in `try`, or with `not_found`",
+            "6:14: `app_paths` \"/api/*\" contains \"*\", which no path has as it is compared; write it as \"/api\": all below it is meant too",
+            "6:24: `app_paths` \"x\" does not begin with `/`; write it as \"/x\": all below it is meant too",
+            "6:29: `app_paths` \"/\" matches no path, or all; write it as \"/api\": all below it is meant too",
         ]
     );
 }

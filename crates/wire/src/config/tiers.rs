@@ -3,13 +3,15 @@
 use super::env;
 use super::machines::{self, MACHINE, Sections};
 use super::{Surroundings, VipRange, value};
+use crate::compress;
 use crate::file::value::{Wrong, duration, network, url_path};
 use crate::file::{At, Elsewhere, Mistakes, Section, Words, checked, shown, text};
-use crate::proxy_file;
+use crate::{file_options, proxy_file};
 use gaiola_model::config::{
     App, Balancer, BalancerTls, Config, Database, Drill, DrillLimits, DrillWrite, MAX_INSTANCES,
     MAX_SERVERS, Machines, Web,
 };
+use gaiola_model::proxy::FileOptions;
 use gaiola_model::{SiteName, Tier};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,6 +79,7 @@ const KEYS: &[(&str, &[&str])] = &[
             "hash",
             "sticky",
             "slow_start",
+            "compress",
         ],
     ),
     (
@@ -102,7 +105,23 @@ const KEYS: &[(&str, &[&str])] = &[
             "queue",
         ],
     ),
-    ("web", &["servers", "root"]),
+    (
+        "web",
+        &[
+            "servers",
+            "root",
+            "try",
+            "not_found",
+            "precompressed",
+            "cache_control",
+            "app_paths",
+            "compress",
+        ],
+    ),
+    ("balancer.compress", compress::KEYS),
+    ("balancer.compress.levels", compress::LEVELS),
+    ("web.compress", compress::KEYS),
+    ("web.compress.levels", compress::LEVELS),
     (
         "app",
         &[
@@ -243,6 +262,8 @@ fn balancer_of(
         None => vips(section, around.vips.as_ref(), mistakes),
         Some(machines) => vips_on_machines(section, machines, mistakes),
     };
+    let kinds = ["balancer.compress", "balancer.compress.levels"];
+    let compress = compress::read(section, kinds, mistakes).flatten();
     Balancer {
         vips,
         prefixes,
@@ -255,11 +276,13 @@ fn balancer_of(
                 unique("listen", &list, value::listen_port, mistakes)
             }),
         tls: tls(section, around, mistakes),
-        proxy: around.with_parts(|parts| proxy_file::balancer(section, parts, mistakes)),
+        proxy: around
+            .with_parts(|parts| proxy_file::balancer(section, compress.as_ref(), parts, mistakes)),
         vip_command: text(section, "vip_command", value::command, mistakes),
         accept_proxy: accepts_proxy(section, mistakes),
         trust: trusted(section, mistakes),
         drain: text(section, "drain", duration, mistakes),
+        compress,
         ..default
     }
 }
@@ -369,10 +392,33 @@ fn paths(key: &str, written: &[At<String>], mistakes: &mut Mistakes<'_>) -> Vec<
 
 fn web(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Web {
     let default = Web::default();
+    let files = file_options::read(section, "web.cache_control", mistakes);
     Web {
         root: text(section, "root", value::inner_directory, mistakes).unwrap_or(default.root),
+        app_paths: app_paths(section, &files, mistakes),
+        compress: compress::read(section, ["web.compress", "web.compress.levels"], mistakes)
+            .flatten(),
+        files,
         ..default
     }
+}
+
+/// Paths that go to the app tier. Without `try` and `not_found` all do that are no files.
+fn app_paths(
+    section: &Section<'_>,
+    files: &FileOptions,
+    mistakes: &mut Mistakes<'_>,
+) -> Vec<String> {
+    let written = section.one_or_more("app_paths", "\"/api\"", mistakes);
+    if section.has("app_paths") && !files.ends_the_search() {
+        let span = section.key_span("app_paths").unwrap_or_default();
+        let what =
+            "`app_paths` has no effect: every request that no file answers goes to the app tier";
+        let hint = "leave it out; it is for sites with a fixed name in `try`, or with `not_found`";
+        mistakes.add(&span, what, hint);
+    }
+    let path = |path: &At<String>| checked("app_paths", path, value::app_path, mistakes);
+    written.iter().filter_map(path).collect()
 }
 
 fn app(

@@ -183,6 +183,31 @@ pub(super) fn inner_directory(text: &str) -> Result<String, Wrong> {
     Ok(names.join("/"))
 }
 
+/// A path that goes to the app tier with all below it, compared decoded.
+pub(super) fn app_path(text: &str) -> Result<String, Wrong> {
+    let hint = |plain: &str| {
+        let plain = plain.trim_end_matches('/');
+        let plain = if plain.is_empty() { "/api" } else { plain };
+        format!("write it as \"{plain}\": all below it is meant too")
+    };
+    let Some(inner) = text.strip_prefix('/') else {
+        return Err(("does not begin with `/`".into(), hint(&format!("/{text}"))));
+    };
+    if let Some(at) = text.find(['*', '?', '%', ';', '#', '$', '^', '(']) {
+        let what = format!(
+            "contains {:?}, which no path has as it is compared",
+            &text[at..=at]
+        );
+        return Err((what, hint(&text[..at])));
+    }
+    let odd = |segment: &str| matches!(segment, "" | "." | "..");
+    let bare = inner.strip_suffix('/').unwrap_or(inner);
+    if bare.split('/').any(odd) || text.contains(char::is_control) {
+        return Err(("matches no path, or all".into(), hint("/api")));
+    }
+    Ok(format!("/{bare}"))
+}
+
 /// The path of a file or folder.
 pub(super) fn path(text: &str) -> Result<String, Wrong> {
     if text.is_empty() || text.contains('\0') {

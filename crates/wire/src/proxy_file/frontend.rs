@@ -62,7 +62,14 @@ impl Reader<'_, '_, '_> {
     }
 
     fn tcp(&mut self, section: &Section<'_>, references: &mut Vec<Reference>) -> Mode {
-        for key in ["route", "rule", "error_pages", "trust", "return_request_id"] {
+        for key in [
+            "route",
+            "rule",
+            "error_pages",
+            "trust",
+            "return_request_id",
+            "compress",
+        ] {
             self.has_no_meaning(section, key, "it belongs to mode = \"http\"");
         }
         section.need("backend", "\"NAME\"", self.mistakes);

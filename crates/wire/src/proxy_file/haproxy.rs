@@ -88,6 +88,7 @@ pub(super) const WORDS: &[(&str, &str)] = &[
     ("crt-list", "`certificates` of tls = { ... } at a bind"),
     ("ssl", "tls = { ... } at a bind, tls = true at a server"),
     ("ssl-min-ver", "`min_version` of tls = { ... } at a bind"),
+    ("compression", "`compress` of [frontend.NAME]"),
     (
         "option forwardfor",
         "not needed: X-Forwarded-For is sent to every server",

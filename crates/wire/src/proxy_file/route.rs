@@ -2,12 +2,14 @@
 
 use super::value::{self, head_size, plain, route_path};
 use super::{Part, Reader, Reference, positive};
+use crate::compress;
 use crate::file::value::Wrong;
 use crate::file::value::size;
 use crate::file::{At, Section, checked, text};
+use crate::file_options;
 use gaiola_model::proxy::{
-    Allowance, Conditions, CookieMatch, HeaderMatch, PathMatch, Presence, QueryMatch, Route, Rule,
-    ValueMatch,
+    Allowance, Compression, Conditions, CookieMatch, FileOptions, HeaderMatch, PathMatch, Presence,
+    QueryMatch, Route, Rule, ValueMatch,
 };
 use std::path::PathBuf;
 
@@ -25,8 +27,19 @@ pub(super) const KEYS: &[&str] = &[
     "max_head",
     "timeouts",
     "files",
+    "try",
+    "not_found",
+    "precompressed",
+    "cache_control",
+    "compress",
     "backend",
     "rule",
+];
+
+/// The kinds of a route's `compress` and of its levels.
+const COMPRESS: [&str; 2] = [
+    "frontend.NAME.route.compress",
+    "frontend.NAME.route.compress.levels",
 ];
 
 pub(super) const REGEX_HINT: &str = "https://docs.rs/regex/#syntax has the syntax";
@@ -43,10 +56,16 @@ impl Reader<'_, '_, '_> {
         let wrong = self.mistakes.len();
         let common = self.rules(section, "frontend.NAME.rule", https);
         let written = section.tables("route", "frontend.NAME.route", self.mistakes);
+        let kinds = ["frontend.NAME.compress", "frontend.NAME.compress.levels"];
+        let compress = compress::read(section, kinds, self.mistakes).flatten();
         let all_answered = always_answer(&common, https);
-        let mut routes = self.written_routes(&written, &common, references, https);
+        let mut routes =
+            self.written_routes(&written, &common, compress.as_ref(), references, https);
         if let Some(backend) = self.backend_name(section, "backend") {
-            routes.push(Route::to(&*backend.value));
+            routes.push(Route {
+                compress,
+                ..Route::to(&*backend.value)
+            });
             references.push(backend);
         } else if !common.is_empty() {
             // These rules also apply to a request that no route takes.
@@ -74,11 +93,12 @@ impl Reader<'_, '_, '_> {
         routes
     }
 
-    /// These routes, behind the `common` rules.
+    /// These routes, behind the `common` rules; `compress`: for those that say nothing of it.
     pub(super) fn written_routes(
         &mut self,
         written: &[Section<'_>],
         common: &[Rule],
+        compress: Option<&Compression>,
         references: &mut Vec<Reference>,
         https: bool,
     ) -> Vec<Route> {
@@ -87,7 +107,9 @@ impl Reader<'_, '_, '_> {
         let lead = all_answered || self.site;
         let mut routes = Vec::new();
         for route in written {
-            let read = self.route(route, lead, references, https);
+            let mut read = self.route(route, lead, references, https);
+            let own = compress::read(route, COMPRESS, self.mistakes);
+            read.compress = own.unwrap_or_else(|| compress.cloned());
             if all_answered {
                 let hint = "leave it out, or move the rule that answers into a later route";
                 let of = if self.site {
@@ -143,6 +165,8 @@ impl Reader<'_, '_, '_> {
             rules,
             allowance: self.allowance(section),
             files: self.directories(section),
+            file_options: self.file_options(section),
+            compress: None,
             backend: backend.as_ref().map(|backend| backend.value.clone()),
         };
         references.extend(backend);
@@ -175,6 +199,15 @@ impl Reader<'_, '_, '_> {
             .filter_map(|element| checked("files", element, value::path, self.mistakes))
             .map(|path| self.around.directory.join(path))
             .collect()
+    }
+
+    fn file_options(&mut self, section: &Section<'_>) -> FileOptions {
+        if !section.has("files") {
+            for key in file_options::KEYS {
+                self.has_no_meaning(section, key, "it is for routes with `files`");
+            }
+        }
+        file_options::read(section, "frontend.NAME.route.cache_control", self.mistakes)
     }
 
     fn allowance(&mut self, section: &Section<'_>) -> Allowance {

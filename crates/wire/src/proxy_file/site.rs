@@ -5,7 +5,9 @@ use super::{Part, Reader, ResolveError, Surroundings, positive, value};
 use crate::file::value::size;
 use crate::file::{At, Mistakes, Section, checked, text};
 use gaiola_model::config::{BalancerProxy, ClientCa};
-use gaiola_model::proxy::{ClientTimeouts, InlinePage, Route, Rule, ServerTimeouts, TlsVersion};
+use gaiola_model::proxy::{
+    ClientTimeouts, Compression, InlinePage, Route, Rule, ServerTimeouts, TlsVersion,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
@@ -49,13 +51,14 @@ impl SiteParts<'_> {
     }
 }
 
-/// The settings of `[balancer]`.
+/// The settings of `[balancer]`, which has this `compress`.
 pub(crate) fn balancer(
     section: &Section<'_>,
+    compress: Option<&Compression>,
     parts: &SiteParts<'_>,
     mistakes: &mut Mistakes<'_>,
 ) -> BalancerProxy {
-    parts.reader(mistakes, |reader| reader.site(section, parts))
+    parts.reader(mistakes, |reader| reader.site(section, compress, parts))
 }
 
 /// `min_version`, `client_ca` and `client_certificate` of `[balancer.tls]`.
@@ -70,11 +73,16 @@ pub(crate) fn balancer_tls(
 }
 
 impl Reader<'_, '_, '_> {
-    fn site(&mut self, section: &Section<'_>, parts: &SiteParts<'_>) -> BalancerProxy {
+    fn site(
+        &mut self,
+        section: &Section<'_>,
+        compress: Option<&Compression>,
+        parts: &SiteParts<'_>,
+    ) -> BalancerProxy {
         self.users = self.all_users(section);
         self.limits = self.all_limits(section);
         let https = section.has("trust") || section.has("tls");
-        let (rules, routes) = self.site_routes(section, https);
+        let (rules, routes) = self.site_routes(section, compress, https);
         let (hosts, aliases) = self.hosts(section);
         let (client_timeouts, server_timeouts) = self.site_timeouts(section);
         let chooses = section.has("balance") || section.has("hash");
@@ -101,7 +109,12 @@ impl Reader<'_, '_, '_> {
     }
 
     /// The rules for every request, and the routes, which lead to the tier behind the balancers.
-    fn site_routes(&mut self, section: &Section<'_>, https: bool) -> (Vec<Rule>, Vec<Route>) {
+    fn site_routes(
+        &mut self,
+        section: &Section<'_>,
+        compress: Option<&Compression>,
+        https: bool,
+    ) -> (Vec<Rule>, Vec<Route>) {
         let wrong = self.mistakes.len();
         let common = self.rules(section, "frontend.NAME.rule", https);
         let written = section.tables("route", "frontend.NAME.route", self.mistakes);
@@ -110,7 +123,7 @@ impl Reader<'_, '_, '_> {
             self.has_no_meaning(route, "backend", hint);
             self.has_no_meaning(route, "files", hint);
         }
-        let mut routes = self.written_routes(&written, &common, &mut Vec::new(), https);
+        let mut routes = self.written_routes(&written, &common, compress, &mut Vec::new(), https);
         if self.mistakes.len() == wrong {
             let spans: Vec<_> = written.iter().map(|route| route.span().clone()).collect();
             self.ask_about_order(&routes, &spans);

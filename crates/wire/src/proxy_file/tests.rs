@@ -1,3 +1,5 @@
+mod compress;
+mod files;
 mod reach;
 mod rules;
 mod words;
