@@ -8,6 +8,7 @@ use gaiola_net::client::{Client, ClientError, HeaderName, HeaderValue, Request, 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -26,6 +27,8 @@ const FALL: u32 = 3;
 pub(super) struct PollTarget {
     /// Where it answers.
     pub address: SocketAddr,
+    /// Where it listens, if it answers elsewhere: something else may answer there.
+    pub own: Option<SocketAddr>,
     /// The path that is requested.
     pub path: String,
     /// How it is checked.
@@ -195,12 +198,21 @@ enum Failure {
     Request(ClientError),
     #[error("no answer within {} ms", .0.as_millis())]
     Timeout(Duration),
+    #[error("nothing listens at {0}, where requests go")]
+    Deaf(SocketAddr),
 }
 
 async fn ask(client: &Client, asked: &PollTarget) -> Result<(), PollError> {
     let question = asked.check.request(&asked.path);
     let target = Target::Tcp(asked.address);
     let limit = asked.check.limit();
+    let path = asked.path.clone();
+    if let Some(own) = asked.own
+        && !matches!(timeout(limit, TcpStream::connect(own)).await, Ok(Ok(_)))
+    {
+        let why = Failure::Deaf(own);
+        return Err(PollError { path, why });
+    }
     let request = client.request(&target, &question, limit);
     let why = match timeout(limit, request).await {
         Ok(Ok(response)) if asked.check.accepts(response.status) => return Ok(()),
@@ -208,7 +220,6 @@ async fn ask(client: &Client, asked: &PollTarget) -> Result<(), PollError> {
         Ok(Err(error)) => Failure::Request(error),
         Err(_) => Failure::Timeout(limit),
     };
-    let path = asked.path.clone();
     Err(PollError { path, why })
 }
 
@@ -256,6 +267,7 @@ mod tests {
         config.app.check.headers = [("X-Probe".into(), "1".into())].into();
         let asked = PollTarget {
             address,
+            own: None,
             path: "/up".into(),
             check: PollCheck::of(&config),
             pid: 1,

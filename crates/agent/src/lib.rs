@@ -378,7 +378,7 @@ impl Agent {
     fn sealed(&self, mut config: ProxyConfig) -> ProxyConfig {
         let key = self.boot.keeper_key.as_ref();
         config.limit_secret = key
-            .filter(|_| config.peers.is_some())
+            .filter(|_| !config.limits.is_empty())
             .map(|key| format!("limits {key}"));
         config.peers = config.peers.filter(|_| config.limit_secret.is_some());
         config

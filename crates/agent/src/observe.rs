@@ -24,11 +24,14 @@ impl Agent {
             let name = name.parse::<InstanceName>().ok()?;
             let placed = order.placement.instances.get(&name)?;
             let mut address = topology::instance_listens(&order.placement, name)?;
-            if let Some(port) = config.app.check.port.filter(|_| !placed.encrypted) {
+            let port = config.app.check.port.filter(|_| !placed.encrypted);
+            let own = port.map(|_| address);
+            if let Some(port) = port {
                 address.set_port(port);
             }
             let target = PollTarget {
                 address,
+                own,
                 path: placed.health.as_ref().unwrap_or(usual).clone(),
                 check: PollCheck::of(config),
                 pid,

@@ -53,6 +53,8 @@ pub(super) enum Found<'a> {
     Directory,
     /// There is no such file, but a page that says so.
     Missing(File<'a>),
+    /// The system has no descriptor or memory left, or its disk fails.
+    Failed,
 }
 
 /// An open regular file.
@@ -172,7 +174,7 @@ impl<'a> Search<'a> {
     fn file(&self, path: &[u8], request: &FileRequest<'_>) -> Option<File<'a>> {
         match self.first(&name(path)?, request)? {
             Found::File(file) => Some(file),
-            Found::Directory | Found::Missing(_) => None,
+            Found::Directory | Found::Missing(_) | Found::Failed => None,
         }
     }
 
@@ -182,6 +184,12 @@ impl<'a> Search<'a> {
         roots.find_map(|root| match self.find_in(root, name, request) {
             Ok(found) => found,
             Err(Errno::NOENT | Errno::NOTDIR) => None,
+            // Nothing else is asked then: a page that says that it is missing would be kept.
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::IO | Errno::AGAIN)
+                if self.options.ends_the_search() =>
+            {
+                Some(Found::Failed)
+            }
             Err(error) => {
                 let name = String::from_utf8_lossy(name);
                 tracing::debug!(%error, root = %root.display(), %name, "cannot serve a file");
@@ -322,6 +330,7 @@ mod tests {
         Some(match (Search { roots, options }).find(&request)? {
             Found::File(file) => contents(file),
             Found::Directory => "directory".into(),
+            Found::Failed => "failed".into(),
             Found::Missing(page) => format!("404 {}", contents(page)),
         })
     }

@@ -81,7 +81,7 @@ pub fn response(
             _ => out.keep(field.line()),
         }
     }
-    let varies = !names_encoding(head, buffer);
+    let varies = !names_encoding(head, buffer, answer.edit);
     if answer.compressed.varies && varies {
         out.say(b"Vary: Accept-Encoding\r\n");
     }
@@ -144,9 +144,10 @@ fn weak_etag(value: &[u8], text: &mut Vec<u8>) {
 }
 
 /// Whether `Vary` already names `Accept-Encoding`, or everything.
-fn names_encoding(head: &ResponseHead, buffer: &[u8]) -> bool {
+fn names_encoding(head: &ResponseHead, buffer: &[u8], edit: Edit<'_>) -> bool {
     let fields = head.fields.iter();
-    let varies = fields.filter(|field| field.known == FieldName::Vary);
+    let varies =
+        fields.filter(|field| field.known == FieldName::Vary && !edit.removes(field, buffer));
     varies
         .flat_map(|field| list(field.value.of(buffer)))
         .any(|name| name == b"*" || name.eq_ignore_ascii_case(b"accept-encoding"))

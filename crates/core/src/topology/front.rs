@@ -4,8 +4,8 @@ use super::proxy::{host, probe_route};
 use super::{location, servers_of};
 use gaiola_model::config::BalancerProxy;
 use gaiola_model::proxy::{
-    Allowance, Bind, Compression, Conditions, Fixed, Frontend, Mode, Peers, Route, Rule,
-    ServerTimeouts,
+    Allowance, Bind, Compression, Conditions, Ejection, Fixed, Frontend, Mode, Observe, Peers,
+    Route, Rule, ServerTimeouts,
 };
 use gaiola_model::{Placement, ServerName, Tier};
 use ipnet::IpNet;
@@ -91,7 +91,11 @@ impl Front<'_> {
                 hosts: self.proxy.aliases.clone(),
                 ..Conditions::default()
             },
-            rules: hsts.cloned().chain([redirect]).collect(),
+            rules: hsts
+                .chain(&self.proxy.rules)
+                .cloned()
+                .chain([redirect])
+                .collect(),
             ..Route::default()
         };
         (!self.proxy.aliases.is_empty()).then_some(route)
@@ -153,7 +157,33 @@ pub(super) fn timeouts(proxy: &BalancerProxy, sender: Tier) -> ServerTimeouts {
 
 /// How long a balancer waits for a web server.
 pub(super) fn patience_with_web(proxy: &BalancerProxy) -> Duration {
-    timeouts(proxy, Tier::Balancer).response + HOP
+    let instances = timeouts(proxy, Tier::Balancer);
+    let usual = ServerTimeouts::default();
+    let longer = instances.queue.saturating_sub(usual.queue);
+    instances.response + longer + HOP
+}
+
+/// What counts against a web server. Where a wait is the file's to say, a balancer's may end before the web server's: the slow instance is
+/// not the web server's fault, and one that hangs is found by its check.
+pub(super) fn ejection_of_web(proxy: &BalancerProxy) -> Ejection {
+    let waits = proxy.routes.iter();
+    let mut waits = waits.filter_map(|route| route.allowance.response);
+    let observe = match proxy.server_timeouts.is_some() || waits.next().is_some() {
+        true => Observe::Layer4,
+        false => Ejection::default().observe,
+    };
+    Ejection {
+        observe,
+        ..Ejection::default()
+    }
+}
+
+/// Connections of a web server: all that the balancers may have, of clients and of waiting ones.
+pub(super) fn connections_behind(placement: &Placement, usual: u32) -> u32 {
+    let section = placement.config.balancer.as_ref();
+    let most = section.and_then(|balancer| balancer.proxy.maxconn);
+    let balancers = u32::try_from(balancers(placement).len()).unwrap_or(u32::MAX);
+    most.map_or(usual, |most| most.saturating_mul(balancers).max(usual))
 }
 
 /// What a web server passes on: heads as large as the balancers do.

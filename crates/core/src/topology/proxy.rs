@@ -227,6 +227,7 @@ fn web(
     };
     (
         vec![Frontend {
+            maxconn: front::connections_behind(placement, MAX_CLIENTS),
             timeouts: behind(&settings),
             ..http_frontend("http", vec![bind], mode)
         }],
@@ -339,6 +340,7 @@ fn web_backend(placement: &Placement, paths: &Paths) -> Backend {
             response: front::patience_with_web(&settings(placement)),
             ..ServerTimeouts::default()
         },
+        ejection: front::ejection_of_web(&settings(placement)),
         ..Backend::new("web", members)
     }
 }

@@ -1,7 +1,8 @@
 //! What `[balancer]` says in the words of a proxy's file (`docs/proxy.md`): `wire::proxy_file` reads both.
 
 use crate::proxy::{
-    Algorithm, ClientTimeouts, InlinePage, Limit, Most, Route, Rule, ServerTimeouts, Sticky,
+    Algorithm, ClientTimeouts, HeaderEdit, InlinePage, Limit, Most, Route, Rule, ServerTimeouts,
+    Sticky,
 };
 use crate::proxy_file::{LogFormat, LogTarget};
 use serde::{Deserialize, Serialize};
@@ -102,9 +103,17 @@ impl BalancerProxy {
     pub fn without_secrets(mut self) -> Self {
         let routes = self.routes.iter_mut().map(|route| &mut route.rules);
         for rule in routes.chain([&mut self.rules]).flatten() {
-            if let Rule::Auth(auth) = rule {
-                let users = auth.users.iter_mut();
-                users.for_each(|user| user.hash = "***".into());
+            match rule {
+                Rule::Auth(auth) => {
+                    let users = auth.users.iter_mut();
+                    users.for_each(|user| user.hash = "***".into());
+                }
+                Rule::RequestHeader(
+                    HeaderEdit::Set { value, .. } | HeaderEdit::Add { value, .. },
+                ) => {
+                    *value = "***".into();
+                }
+                _ => {}
             }
         }
         if let Some(sticky) = &mut self.sticky {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// let default = Compression::default();
 /// assert!(default.has_type("text/html") && !default.has_type("image/png"));
+/// assert!(!default.has_type("text/event-stream"));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -21,6 +22,9 @@ pub struct Compression {
     /// Shorter responses are left as they are, if their length is known.
     pub min_size: u64,
 }
+
+/// Server-sent events.
+const EVENTS: &str = "text/event-stream";
 
 /// Types of text, and of formats that are not compressed themselves.
 const TYPES: [&str; 13] = [
@@ -50,7 +54,11 @@ impl Compression {
     }
 
     /// Whether responses of this type are compressed. It is in lower case and without parameters.
+    /// A stream of events is only if it is named: it may last for hours, and holds its compressor as long.
     pub fn has_type(&self, content_type: &str) -> bool {
+        if content_type == EVENTS {
+            return self.types.iter().any(|listed| listed == EVENTS);
+        }
         self.types
             .iter()
             .any(|listed| match listed.split_once('*') {

@@ -69,13 +69,28 @@ impl Found<'_> {
             }
             Self::Directory => redirect(request),
             Self::Missing(page) => page.not_found(request),
+            Self::Failed => failed(),
         };
+        let varies = answer.head.contains(VARY);
         reply.edit.apply(&mut answer.head);
+        if varies && !answer.head.contains(VARY) {
+            answer.head.push_str(VARY);
+        }
         if !reply.keep_alive {
             answer.head.push_str("Connection: close\r\n");
         }
         write!(answer.head, "Via: 1.1 {}\r\n", reply.hop).expect(MEMORY);
         answer
+    }
+}
+
+/// The system could not open it now: that says nothing of whether it is there.
+fn failed<'a>() -> FileResponse<'a> {
+    FileResponse {
+        status: 503,
+        head: "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n".into(),
+        body: None,
+        compressor: None,
     }
 }
 
@@ -109,10 +124,21 @@ impl File<'_> {
         let decision = self.compression(compress);
         let varies = self.varies || decision.varies;
         match evaluate(&request.conditions(), current) {
-            Verdict::NotModified => self.short(304, "Not Modified", &self.about(etag, varies)),
+            // As the whole response would have it.
+            Verdict::NotModified => {
+                let etag = etag.map(|etag| match decision.coding {
+                    Some(_) => format!("W/{etag}"),
+                    None => etag.to_owned(),
+                });
+                self.short(304, "Not Modified", &self.about(etag.as_deref(), varies))
+            }
             Verdict::Failed => self.short(412, "Precondition Failed", "Content-Length: 0\r\n"),
             Verdict::Proceed => {
-                let range = wanted(request, current, self.version.size);
+                let range = match decision.coding {
+                    // What the client has a part of may be compressed: a date does not tell.
+                    Some(_) if request.date(FieldName::IfRange).is_some() => Range::Whole,
+                    _ => wanted(request, current, self.version.size),
+                };
                 let coding = decision.coding.filter(|_| range == Range::Whole);
                 let begin = |compress: &Compress<'_>| {
                     let Compress { policy, memory, .. } = compress;
@@ -356,9 +382,12 @@ impl FileResponse<'_> {
             drop(buffer);
             if rest.is_empty() {
                 compressor.finish()?;
-            } else if !compressor.is_full() {
+            } else {
+                // Compressing takes a while: the worker has others to serve.
                 tokio::task::yield_now().await;
-                continue;
+                if !compressor.is_full() {
+                    continue;
+                }
             }
             let written = io::write_pieces(stream, compressor.chunk().into_iter(), count);
             timer.within(limit, written).await?;

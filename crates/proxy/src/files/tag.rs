@@ -2,8 +2,8 @@
 //! release that has the same bytes.
 //!
 //! Each worker digests a file once and remembers the tag for its version: device, inode, size, and the times at which
-//! contents and inode changed. A file above [`AT_ONCE`] is digested beside the requests, one at a time; until that is
-//! done its responses have no tag.
+//! contents and inode changed. A file above [`AT_ONCE`] is digested by a thread beside the worker, one at a time; until that is
+//! done its responses have no tag. One above [`MOST`] is not read for this: its tag is of its size and its time.
 
 use super::File;
 use aws_lc_rs::digest::{Context, SHA256};
@@ -11,13 +11,15 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustix::fs::fstat;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Largest file that is digested before its response begins: a few milliseconds.
-const AT_ONCE: u64 = 8 << 20;
+/// Largest file that is digested before its response begins: about a millisecond.
+const AT_ONCE: u64 = 1 << 20;
+/// Largest file that is digested.
+const MOST: u64 = 256 << 20;
 /// Bytes between two moments at which the worker may serve others.
 const BLOCK: usize = 64 << 10;
 /// Most tags in each of two generations: about 6 MB for a worker whose releases have that many files.
@@ -68,6 +70,8 @@ type Tag = [u8; 16];
 #[derive(Default)]
 pub(crate) struct Tags {
     known: RefCell<Generations>,
+    /// Those that are digested at this moment: who asks meanwhile gets no tag.
+    digesting: RefCell<HashSet<Version>>,
     /// Whether a large file is being digested.
     is_busy: Cell<bool>,
 }
@@ -103,17 +107,27 @@ impl Tags {
         if let Some(tag) = known {
             return Some(written(&tag));
         }
-        if file.version.size > AT_ONCE {
-            tags.later(file);
+        match file.version.size {
+            size if size > MOST => return Some(by_time(&file.version)),
+            size if size > AT_ONCE => {
+                tags.later(file);
+                return None;
+            }
+            _ => {}
+        }
+        let began = SystemTime::now();
+        if !tags.digesting.borrow_mut().insert(file.version) {
             return None;
         }
+        let _ends = Digesting(tags, file.version);
         let tag = digest(&file.fd, &file.version).await?;
-        tags.keep(file.version, tag);
+        tags.keep(file.version, tag, began);
         Some(written(&tag))
     }
 
-    fn keep(&self, version: Version, tag: Tag) {
-        if version.is_settled(SystemTime::now()) {
+    /// Remembers a tag of which the digest began at this time.
+    fn keep(&self, version: Version, tag: Tag, began: SystemTime) {
+        if version.is_settled(began) {
             self.known.borrow_mut().insert(version, tag);
         }
     }
@@ -128,36 +142,86 @@ impl Tags {
         };
         self.is_busy.set(true);
         let (tags, version) = (Rc::clone(self), file.version);
+        let began = SystemTime::now();
+        let digest = tokio::task::spawn_blocking(move || digest_all(&fd, &version));
         tokio::task::spawn_local(async move {
-            if let Some(tag) = digest(&fd, &version).await {
-                tags.keep(version, tag);
+            if let Ok(Some(tag)) = digest.await {
+                tags.keep(version, tag, began);
             }
             tags.is_busy.set(false);
         });
     }
 }
 
-/// The digest of a file; `None` if it could not be read or was changed meanwhile.
+/// Until it is dropped, a version is being digested.
+struct Digesting<'a>(&'a Tags, Version);
+
+impl Drop for Digesting<'_> {
+    fn drop(&mut self) {
+        self.0.digesting.borrow_mut().remove(&self.1);
+    }
+}
+
+/// The digest of a file; `None` if it could not be read or was changed meanwhile. The worker serves others between two blocks.
 async fn digest(fd: &OwnedFd, version: &Version) -> Option<Tag> {
-    let mut context = Context::new(&SHA256);
-    let size = usize::try_from(version.size).unwrap_or(usize::MAX);
-    let mut block = vec![0; size.min(BLOCK)];
-    let mut at = 0;
-    while at < version.size {
-        let count = rustix::io::pread(fd.as_fd(), &mut block, at).ok()?;
-        if count == 0 {
-            return None;
-        }
-        context.update(&block[..count]);
-        at += count as u64;
-        if at < version.size {
-            tokio::task::yield_now().await;
+    let mut digest = Digest::of(version);
+    while digest.block(fd)? {
+        tokio::task::yield_now().await;
+    }
+    digest.tag(fd)
+}
+
+/// The same in a thread of its own.
+fn digest_all(fd: &OwnedFd, version: &Version) -> Option<Tag> {
+    let mut digest = Digest::of(version);
+    while digest.block(fd)? {}
+    digest.tag(fd)
+}
+
+/// A file that is being read.
+struct Digest {
+    context: Context,
+    version: Version,
+    block: Vec<u8>,
+    at: u64,
+}
+
+impl Digest {
+    fn of(version: &Version) -> Self {
+        let size = usize::try_from(version.size).unwrap_or(usize::MAX);
+        Self {
+            context: Context::new(&SHA256),
+            version: *version,
+            block: vec![0; size.min(BLOCK)],
+            at: 0,
         }
     }
-    let is_same = Version::of(&fstat(fd).ok()?) == *version;
-    let digest = context.finish();
-    let (tag, _) = digest.as_ref().split_first_chunk()?;
-    is_same.then_some(*tag)
+
+    /// Reads a block; whether more are left.
+    fn block(&mut self, fd: &OwnedFd) -> Option<bool> {
+        if self.at < self.version.size {
+            let count = rustix::io::pread(fd.as_fd(), &mut self.block, self.at).ok()?;
+            if count == 0 {
+                return None;
+            }
+            self.context.update(&self.block[..count]);
+            self.at += count as u64;
+        }
+        Some(self.at < self.version.size)
+    }
+
+    fn tag(self, fd: &OwnedFd) -> Option<Tag> {
+        let is_same = Version::of(&fstat(fd).ok()?) == self.version;
+        let digest = self.context.finish();
+        let (tag, _) = digest.as_ref().split_first_chunk()?;
+        is_same.then_some(*tag)
+    }
+}
+
+/// The tag of a file that is too large to be read for it.
+fn by_time(version: &Version) -> String {
+    let (seconds, nanos) = version.modified;
+    format!("\"{seconds:x}.{nanos:x}-{:x}\"", version.size)
 }
 
 fn written(tag: &Tag) -> String {
@@ -208,10 +272,10 @@ mod tests {
         fs::write(&path, "a").unwrap();
         let mut file = open(&path);
         let tags = Tags::default();
-        tags.keep(file.version, [1; 16]);
+        tags.keep(file.version, [1; 16], SystemTime::now());
         assert!(tags.known.borrow().young.is_empty());
         file.version.changed.0 -= 10;
-        tags.keep(file.version, [1; 16]);
+        tags.keep(file.version, [1; 16], SystemTime::now());
         let tag = run(Tags::of(&Rc::new(tags), &file)).unwrap();
         assert_eq!(tag, "\"AQEBAQEBAQEBAQEBAQEBAQ\"");
     }

@@ -142,7 +142,9 @@ fn a_stream_that_pauses_waits_in_no_compressor() {
     let resume = Arc::clone(&pause);
     let origin = Origin::with(move |connection| {
         while connection.request().is_some() {
-            connection.say("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n");
+            connection.say(
+                "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n",
+            );
             connection.say("9\r\ndata: 1\n\n\r\n");
             resume.wait();
             connection.say("9\r\ndata: 2\n\n\r\n0\r\n\r\n");

@@ -141,12 +141,37 @@ pub(crate) fn health(
         host: text(&section, "host", host, mistakes),
         headers: headers(&section, "app.health.headers", mistakes),
         status: status(&section, mistakes),
-        interval: text(&section, "interval", positive, mistakes),
-        timeout: text(&section, "timeout", positive, mistakes),
+        interval: text(&section, "interval", interval, mistakes),
+        timeout: text(&section, "timeout", timeout, mistakes),
         fall: section.number("fall", 1..=1_000, mistakes),
         port: section.number("port", 1..=u16::MAX, mistakes),
     };
     (text(&section, "path", url_path, mistakes), check)
+}
+
+/// Instances are asked so often by their agent and by every proxy.
+fn interval(text: &str) -> Result<Duration, Wrong> {
+    between(text, Duration::from_millis(100), Duration::from_secs(60))
+}
+
+/// While one is waited for, its server reports nothing new of the others.
+fn timeout(text: &str) -> Result<Duration, Wrong> {
+    between(text, Duration::from_millis(10), Duration::from_secs(10))
+}
+
+fn between(text: &str, least: Duration, most: Duration) -> Result<Duration, Wrong> {
+    let read = positive(text)?;
+    match (least..=most).contains(&read) {
+        true => Ok(read),
+        false => Err((
+            "is out of range".into(),
+            format!(
+                "it is from {} ms to {} s",
+                least.as_millis(),
+                most.as_secs()
+            ),
+        )),
+    }
 }
 
 /// Header fields of a check's request.

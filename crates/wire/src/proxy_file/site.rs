@@ -15,6 +15,11 @@ use std::path::Path;
 /// The most bytes of these settings as JSON: every agent holds them, and so do the site's documents, several times.
 const MOST: usize = 128 << 10;
 
+/// The most bytes of all rules where they stand: each route has those of `[balancer]` too.
+const MOST_RULES: usize = 2 << 20;
+/// The largest `client_ca`.
+const MOST_CA: usize = 64 << 10;
+
 /// What the reader of a site's file needs for these settings.
 pub(crate) struct SiteParts<'a> {
     /// Base of relative paths.
@@ -154,7 +159,7 @@ impl Reader<'_, '_, '_> {
             self.mistakes.add(&alias.span, what, hint);
         }
         for alias in &aliases {
-            if hosts.iter().any(|host| host.value == alias.value) {
+            if hosts.iter().any(|host| covers(&alias.value, &host.value)) {
                 let what = format!("{:?} is in `hosts` and in `aliases`", alias.value);
                 let hint = "leave it out of one: it is either served or redirected";
                 self.mistakes.add(&alias.span, what, hint);
@@ -223,6 +228,14 @@ impl Reader<'_, '_, '_> {
             return None;
         }
         match (parts.read)(&clients.ca.to_string_lossy()) {
+            Ok(pem) if pem.len() > MOST_CA => {
+                let span = section.value_span("client_ca").unwrap_or_default();
+                let what = format!("`client_ca` has {} bytes", pem.len());
+                let hint =
+                    format!("it has {MOST_CA} at most: name the authorities of your clients alone");
+                self.mistakes.add(&span, what, hint);
+                None
+            }
             Ok(pem) => Some(ClientCa {
                 pem,
                 required: clients.required,
@@ -245,7 +258,28 @@ impl Reader<'_, '_, '_> {
             let hint = format!("they are {MOST} at most: shorten the pages or the lists");
             self.mistakes.add(section.span(), what, hint);
         }
+        let common = serde_json::to_string(&read.rules).map_or(usize::MAX, |text| text.len());
+        let everywhere = common.saturating_mul(read.routes.len() + 2);
+        if everywhere > MOST_RULES {
+            let what = format!(
+                "the rules of [balancer] are {common} bytes and stand before those of {} routes",
+                read.routes.len()
+            );
+            let hint = format!(
+                "together {MOST_RULES} bytes at most: move them into the routes that need them"
+            );
+            self.mistakes.add(section.span(), what, hint);
+        }
     }
+}
+
+/// Whether requests for a name of `hosts` are for this alias: the same name, or `*.` before the rest of it.
+fn covers(alias: &str, host: &str) -> bool {
+    let (alias, host) = (alias.to_ascii_lowercase(), host.to_ascii_lowercase());
+    let below = alias
+        .strip_prefix('*')
+        .is_some_and(|rest| host.ends_with(rest));
+    alias == host || below
 }
 
 fn content_type(path: &Path) -> &'static str {

@@ -267,14 +267,15 @@ impl Receiving<'_> {
         buffer.consume(self.response.len);
         loop {
             self.compress(body, &mut compressor).await?;
+            // Compressing takes a while: the worker has others to serve.
+            tokio::task::yield_now().await;
             if body.is_done() || !self.more_or_flush(&mut compressor).await? {
                 break;
             }
         }
         if !body.is_done() && !matches!(body, Body::UntilClose) {
             // As without compression, the client gets what there is, and sees that something is missing.
-            compressor.flush().map_err(not_compressed)?;
-            self.write_chunk(&mut compressor).await?;
+            self.send_rest(&mut compressor).await?;
             return Err(server_stopped(Fault::Closed));
         }
         compressor.finish().map_err(not_compressed)?;
@@ -292,9 +293,14 @@ impl Receiving<'_> {
             if buffer.is_empty() || body.is_done() {
                 return Ok(());
             }
-            let (kind, count) = body.next_part(buffer.filled()).map_err(|bad| {
-                Outcome::Broken(Cause::BadResponse(Phase::Data), bad.to_string().into())
-            })?;
+            let (kind, count) = match body.next_part(buffer.filled()) {
+                Ok(part) => part,
+                Err(bad) => {
+                    self.send_rest(compressor).await?;
+                    let cause = Cause::BadResponse(Phase::Data);
+                    return Err(Outcome::Broken(cause, bad.to_string().into()));
+                }
+            };
             if kind == Part::Data {
                 let written = compressor.write(&buffer.filled()[..count]);
                 written.map_err(not_compressed)?;
@@ -316,13 +322,21 @@ impl Receiving<'_> {
         match at_once {
             Poll::Ready(Ok(_)) => Ok(true),
             Poll::Ready(Err(Fault::Closed)) => Ok(false),
-            Poll::Ready(Err(fault)) => Err(server_stopped(fault)),
+            Poll::Ready(Err(fault)) => {
+                self.send_rest(compressor).await?;
+                Err(server_stopped(fault))
+            }
             Poll::Pending => {
-                compressor.flush().map_err(not_compressed)?;
-                self.write_chunk(compressor).await?;
+                self.send_rest(compressor).await?;
                 self.more().await
             }
         }
+    }
+
+    /// Sends all that the compressor holds.
+    async fn send_rest(&mut self, compressor: &mut Compressor) -> Result<(), Outcome> {
+        compressor.flush().map_err(not_compressed)?;
+        self.write_chunk(compressor).await
     }
 
     async fn write_chunk(&mut self, compressor: &mut Compressor) -> Result<(), Outcome> {

@@ -230,3 +230,39 @@ fn settings_have_room_in_the_sites_documents() {
         "{said}"
     );
 }
+
+#[test]
+fn an_alias_that_takes_the_sites_own_name_is_refused() {
+    for (hosts, alias) in [
+        ("shop.example", "Shop.Example"),
+        ("www.shop.example", "*.shop.example"),
+    ] {
+        let text = format!(
+            "site = 's'\n[balancer]\nhosts = ['{hosts}']\naliases = ['{alias}']\n[app]\nrun = 'x'"
+        );
+        let said = said(&text);
+        assert!(
+            said.len() == 1 && said[0].contains("is in `hosts` and in `aliases`"),
+            "{said:?}"
+        );
+    }
+    let other = "site = 's'\n[balancer]\nhosts = ['shop.example', '*.shop.example']\naliases = ['www.shop.example']\n[app]\nrun = 'x'";
+    assert!(load(other).is_ok());
+}
+
+#[test]
+fn how_often_and_how_long_an_instance_is_asked_has_bounds() {
+    for (key, value) in [
+        ("interval", "1ms"),
+        ("interval", "1h"),
+        ("timeout", "60s"),
+        ("timeout", "1ms"),
+    ] {
+        let text = format!("site = 's'\n[app]\nrun = 'x'\nhealth = {{ {key} = '{value}' }}");
+        let said = said(&text);
+        assert!(
+            said.len() == 1 && said[0].contains("is out of range"),
+            "{said:?}"
+        );
+    }
+}
