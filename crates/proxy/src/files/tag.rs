@@ -16,8 +16,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Largest file that is digested before its response begins: about a millisecond.
-const AT_ONCE: u64 = 1 << 20;
+/// Largest file that is digested before its response begins: a few milliseconds.
+const AT_ONCE: u64 = 4 << 20;
 /// Largest file that is digested.
 const MOST: u64 = 256 << 20;
 /// Bytes between two moments at which the worker may serve others.
