@@ -67,7 +67,8 @@ fn sent_on_is_read_alike(head: &ResponseHead, bytes: &[u8], reader: compression:
         fields: limits.fields + 10,
         ..limits
     };
-    let again = parse_within(&written, reader.method, &limits).expect("what we write is well formed");
+    let again =
+        parse_within(&written, reader.method, &limits).expect("what we write is well formed");
     let again = again.expect("what we write is whole");
     let framing = match compressed.coding {
         Some(_) => Framing::Chunked,
