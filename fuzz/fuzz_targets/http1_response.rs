@@ -54,6 +54,7 @@ fn sent_on_is_read_alike(head: &ResponseHead, bytes: &[u8], reader: compression:
         edit: forward::Edit::default(),
         date: b"Sun, 06 Nov 1994 08:49:37 GMT",
         lines: b"Set-Cookie: a=b\r\n",
+        own_request_id: false,
         own_cookie: Some("a"),
         compressed,
     };
