@@ -13,6 +13,7 @@ fuzz_target!(|text: &str| {
         vips: None,
         read: Some(&read),
         secrets: None,
+        proxy: None,
     };
     match load_in(text, &around) {
         Ok(config) => {

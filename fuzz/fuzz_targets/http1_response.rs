@@ -2,8 +2,11 @@
 
 #![no_main]
 
+use gaiola_core::compression;
+use gaiola_core::encoding::Accepted;
 use gaiola_core::forward::{self, Outgoing, ResponseContext};
 use gaiola_fuzz::{assert_stands, split};
+use gaiola_model::content::Compression;
 use gaiola_model::http::{Framing, Method, ResponseHead, Version};
 use gaiola_wire::http1::{BadResponse, Limits, Progress, parse_response};
 use libfuzzer_sys::fuzz_target;
@@ -29,20 +32,31 @@ fuzz_target!(|data: &[u8]| {
         assert_stands(parse(beginning, asked), &read, &Ok(None));
         let Ok(Some(head)) = read else { continue };
         for client in [Version::Http10, Version::Http11] {
-            sent_on_is_read_alike(&head, bytes, asked, client);
+            for accept in ["", "gzip"] {
+                let accepted = Accepted::of([accept].into_iter());
+                let reader = compression::Client {
+                    method: asked,
+                    version: client,
+                    accepted,
+                };
+                sent_on_is_read_alike(&head, bytes, reader);
+            }
         }
     }
 });
 
-fn sent_on_is_read_alike(head: &ResponseHead, bytes: &[u8], asked: Method, client: Version) {
+fn sent_on_is_read_alike(head: &ResponseHead, bytes: &[u8], reader: compression::Client) {
+    let compressed = compression::decide(&Compression::default(), reader, head, bytes);
     let answer = ResponseContext {
-        client,
+        client: reader.version,
         keep_alive: true,
         server: "lb1",
         edit: forward::Edit::default(),
         date: b"Sun, 06 Nov 1994 08:49:37 GMT",
         lines: b"Set-Cookie: a=b\r\n",
+        own_request_id: false,
         own_cookie: Some("a"),
+        compressed,
     };
     let mut out = Outgoing::default();
     let sent = forward::response(head, bytes, &answer, &mut out);
@@ -54,12 +68,13 @@ fn sent_on_is_read_alike(head: &ResponseHead, bytes: &[u8], asked: Method, clien
         fields: limits.fields + 10,
         ..limits
     };
-    let again = parse_within(&written, asked, &limits).expect("what we write is well formed");
+    let again =
+        parse_within(&written, reader.method, &limits).expect("what we write is well formed");
     let again = again.expect("what we write is whole");
-    let framing = if sent.unchunk {
-        Framing::UntilClose
-    } else {
-        head.framing
+    let framing = match compressed.coding {
+        Some(_) => Framing::Chunked,
+        None if sent.unchunk => Framing::UntilClose,
+        None => head.framing,
     };
     assert_eq!((again.status, again.framing), (head.status, framing));
     assert_eq!(again.len, written.len());

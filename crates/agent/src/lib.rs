@@ -46,7 +46,7 @@ use gaiola_core::topology::{self, Paths};
 use gaiola_model::event::{Event, Severity, Subject};
 use gaiola_model::placement::ProxyFiles;
 use gaiola_model::schema::unnumbered;
-use gaiola_model::{InstanceName, Observed, Revision, Tier, WorkerName};
+use gaiola_model::{InstanceName, Observed, ProxyConfig, Revision, Tier, WorkerName};
 use gaiola_net::pki::PkiError;
 use gaiola_os::process::{own_program, reap_all};
 use gaiola_store::events::{self, Events};
@@ -362,6 +362,7 @@ impl Agent {
             &self.paths(),
             &files,
         );
+        let config = config.map(|config| self.sealed(config));
         // The keys of clients' sessions are for balancers alone. Others speak TLS among themselves, with keys of their own.
         let to_clients = self.boot.server.tier == Tier::Balancer;
         let speaks_tls = to_clients && config.as_ref().is_some_and(proxy::speaks_tls);
@@ -373,6 +374,16 @@ impl Agent {
             files,
             tickets: tickets.map_or_else(Vec::new, |shared| shared.keys.clone()),
         }
+    }
+
+    /// With the secret that balancers seal the counts of their limits with; without one they count on their own.
+    fn sealed(&self, mut config: ProxyConfig) -> ProxyConfig {
+        let key = self.boot.keeper_key.as_ref();
+        config.limit_secret = key
+            .filter(|_| !config.limits.is_empty())
+            .map(|key| format!("limits {key}"));
+        config.peers = config.peers.filter(|_| config.limit_secret.is_some());
+        config
     }
 
     /// The order as it concerns this server: a server of the same name that stands elsewhere is another one.

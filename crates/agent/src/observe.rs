@@ -3,7 +3,7 @@
 use super::Agent;
 use super::balancer::Balancer;
 use super::database::Database;
-use super::instances::{InstanceAnswers, PollTarget};
+use super::instances::{InstanceAnswers, PollCheck, PollTarget};
 use super::metrics::Figures;
 use super::secrets::Hidden;
 use super::supervisor::Condition;
@@ -24,13 +24,25 @@ const STEADY: Duration = Duration::from_secs(3);
 impl Agent {
     /// The instances with a running process, and how to poll them.
     pub(super) fn asked(&self, order: &Order) -> BTreeMap<InstanceName, PollTarget> {
-        let usual = &order.placement.config.app.health;
+        let config = &order.placement.config;
+        let usual = &config.app.health;
         let asked = self.supervisor.running().filter_map(|(name, pid)| {
             let name = name.parse::<InstanceName>().ok()?;
             let placed = order.placement.instances.get(&name)?;
-            let address = topology::instance_listens(&order.placement, name)?;
-            let path = placed.health.as_ref().unwrap_or(usual).clone();
-            Some((name, PollTarget { address, path, pid }))
+            let mut address = topology::instance_listens(&order.placement, name)?;
+            let port = config.app.check.port.filter(|_| !placed.encrypted);
+            let own = port.map(|_| address);
+            if let Some(port) = port {
+                address.set_port(port);
+            }
+            let target = PollTarget {
+                address,
+                own,
+                path: placed.health.as_ref().unwrap_or(usual).clone(),
+                check: PollCheck::of(config),
+                pid,
+            };
+            Some((name, target))
         });
         asked.collect()
     }

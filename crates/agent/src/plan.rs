@@ -4,14 +4,16 @@ use super::environment::Environments;
 use super::supervisor::WantedProcess;
 use crate::state::{Boot, Order};
 use gaiola_core::topology;
+use gaiola_model::config::BalancerLog;
 use gaiola_model::placement::{PlacedInstance, PlacedWorker, ReleaseRun, Template};
+use gaiola_model::proxy_file::{AccessLog, LogTarget};
 use gaiola_model::{InstanceName, Placement, Revision, Tier, WorkerName};
 use gaiola_os::process::{Launch, OWN_PROGRAM};
 use gaiola_store::etcd::{self, EtcdMember, Join};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Environment variable that names the run in every process it starts.
@@ -52,7 +54,10 @@ pub(super) fn wanted(
     let boot = given.boot;
     let mut all = BTreeMap::new();
     if topology::has_proxy(placement, boot.server) {
-        all.insert("proxy".to_string(), proxy(boot, program));
+        let section = placement.config.balancer.as_ref();
+        let log = section.and_then(|balancer| balancer.proxy.access_log.as_ref());
+        let log = log.filter(|_| boot.server.tier == Tier::Balancer);
+        all.insert("proxy".to_string(), proxy(boot, log, program));
     }
     for (name, instance) in placement
         .instances
@@ -122,7 +127,17 @@ pub(super) fn keep_join(launch: &mut Launch, running: &Launch) {
     }
 }
 
-fn proxy(boot: &Boot, program: &str) -> WantedProcess {
+/// An access log of the site's file, for the proxy's arguments.
+fn set_log(log: &BalancerLog, own: &Path) -> Option<String> {
+    let to = log.to.clone();
+    let log = AccessLog {
+        to: to.unwrap_or_else(|| LogTarget::File(own.into())),
+        format: log.format,
+    };
+    serde_json::to_string(&log).ok()
+}
+
+fn proxy(boot: &Boot, log: Option<&BalancerLog>, program: &str) -> WantedProcess {
     let admin = boot.location.socket(boot.location.ports.proxy).to_string();
     let mut args: Vec<OsString> = vec![
         "proxy".into(),
@@ -130,7 +145,11 @@ fn proxy(boot: &Boot, program: &str) -> WantedProcess {
         super::proxy::socket(boot.run()).into(),
     ];
     args.extend(["--take-over".into(), "--admin".into(), admin.into()]);
-    args.extend(["--access-log".into(), boot.logs().join("access.log").into()]);
+    let own_log = boot.logs().join("access.log");
+    match log.and_then(|log| set_log(log, &own_log)) {
+        Some(set) => args.extend(["--access-log-as".into(), set.into()]),
+        None => args.extend(["--access-log".into(), own_log.into()]),
+    }
     if boot.server.tier == Tier::Balancer {
         args.extend(["--keeper".into(), boot.run().join("keeper.sock").into()]);
     }

@@ -30,6 +30,7 @@ servers = 2
 servers = 2
 root = "public"
 [app]
+maxconn = "none"
 servers = 2
 instances = 2
 run = "bin/shop"
@@ -64,6 +65,7 @@ site = "shop"
 servers = [{ ssh = "lb-a", address = "10.0.0.11", interface = "ens4" }]
 vips = ["203.0.113.100/24"]
 [app]
+maxconn = "none"
 servers = [{ ssh = "deploy@app-a", address = "10.0.0.31" }, { ssh = "lb-a" }]
 run = "bin/shop"
 [machines]

@@ -7,6 +7,7 @@ pub(crate) use internal::{Booted, Connect, Keeper, KeeperKind, Lab, Machine, One
 use crate::candidates;
 use clap::{Parser, Subcommand};
 use clap_complete::engine::ArgValueCandidates;
+use gaiola_model::proxy_file::AccessLog;
 use gaiola_model::secret::SecretName;
 use gaiola_model::{ServerName, SiteName, Tier};
 use std::net::SocketAddr;
@@ -458,9 +459,16 @@ pub(crate) struct Proxy {
     /// Where requests are logged.
     #[arg(long, hide = true, conflicts_with = "file")]
     pub(crate) access_log: Option<PathBuf>,
+    /// The same with a target and a format, as JSON.
+    #[arg(long, hide = true, conflicts_with_all = ["file", "access_log"], value_parser = access_log_as)]
+    pub(crate) access_log_as: Option<AccessLog>,
     /// Take over from the process that answers on the control socket.
     #[arg(long, hide = true, requires = "control")]
     pub(crate) take_over: bool,
+}
+
+fn access_log_as(text: &str) -> Result<AccessLog, serde_json::Error> {
+    serde_json::from_str(text)
 }
 
 /// Operations on a running proxy.

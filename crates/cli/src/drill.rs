@@ -173,7 +173,9 @@ fn course(info: &SiteInfo, config: &Config, status: &Status) -> anyhow::Result<C
     } else {
         &config.app.health
     };
-    let mut course = Course::new(info.entry, config.drill.clone()).probing(probed, by_proxies);
+    let mut course = Course::new(info.entry, config.drill.clone())
+        .probing(probed, by_proxies)
+        .named(config.host());
     let doors = clients::doors_of_vips(status).into_iter();
     course.vips = doors.map(|door| door.ip()).collect();
     if config.speaks_tls() {

@@ -4,7 +4,8 @@ use anyhow::Context as _;
 use gaiola_control::provider;
 use gaiola_model::Config;
 use gaiola_model::secret::SecretName;
-use gaiola_wire::config::{ConfigErrors, Mistake, ReadFile, Surroundings};
+use gaiola_wire::config::{ConfigErrors, Mistake, ProxyParts, Surroundings};
+use gaiola_wire::proxy_file::Part;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -43,28 +44,39 @@ fn load_with(
     secrets: Option<&BTreeSet<SecretName>>,
 ) -> anyhow::Result<Config> {
     let folder = site_folder(path)?;
+    let parts = gaiola_proxy::Parts::default();
     let read = |named: &str| std::fs::read_to_string(folder.join(named));
-    load_in(path, text, &read, secrets)
+    let check = |part: Part<'_>| parts.mistakes(part);
+    let proxy = ProxyParts {
+        folder: &folder,
+        check: &check,
+    };
+    let around = Surroundings {
+        read: Some(&read),
+        secrets,
+        proxy: Some(proxy),
+        ..Surroundings::default()
+    };
+    load_in(path, text, around)
 }
 
 /// Reads a site's file for where its site is: files that it names may be missing here.
 pub(crate) fn load_alone(path: &Path, text: &str) -> anyhow::Result<Config> {
-    load_in(path, text, &|_| Ok(String::new()), None)
+    let around = Surroundings {
+        read: Some(&|_| Ok(String::new())),
+        ..Surroundings::default()
+    };
+    load_in(path, text, around)
 }
 
-fn load_in(
-    path: &Path,
-    text: &str,
-    read: &ReadFile<'_>,
-    secrets: Option<&BTreeSet<SecretName>>,
-) -> anyhow::Result<Config> {
+/// In these surroundings, and the file's directory.
+fn load_in(path: &Path, text: &str, around: Surroundings<'_>) -> anyhow::Result<Config> {
     let folder = site_folder(path)?;
     let name = folder.file_name().and_then(|name| name.to_str());
     let around = Surroundings {
         directory: name,
         vips: Some(provider::vips()),
-        read: Some(read),
-        secrets,
+        ..around
     };
     let config = gaiola_wire::config::load_in(text, &around);
     config.map_err(|errors| {

@@ -42,6 +42,15 @@ fn without_values(config: &Config) -> Config {
     for env in [&mut shown.env, &mut shown.app.env] {
         env.values_mut().for_each(|value| *value = "***".into());
     }
+    if let Some(balancer) = &mut shown.balancer {
+        balancer.proxy = std::mem::take(&mut balancer.proxy).without_secrets();
+    }
+    shown
+        .app
+        .check
+        .headers
+        .values_mut()
+        .for_each(|value| *value = "***".into());
     shown
 }
 

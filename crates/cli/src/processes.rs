@@ -127,7 +127,7 @@ pub(crate) fn proxy(global: &Global, args: Proxy) -> anyhow::Result<Exit> {
         admin: args.admin,
         keeper: args.keeper,
         config: None,
-        access_log: args.access_log.map(Into::into),
+        access_log: args.access_log_as.or(args.access_log.map(Into::into)),
         workers: None,
         reload: None,
         hard_stop_after: gaiola_proxy::END_LIMIT,

@@ -49,6 +49,8 @@ pub struct Course {
     rate: u32,
     /// The only kind of load, instead of all kinds in the file.
     only: Option<Kind>,
+    /// The `Host` of requests; `None`: the address.
+    host: Option<String>,
     /// The address that connections come from; `None`: whichever the kernel takes.
     from: Option<IpAddr>,
     /// TLS, if the site uses it.
@@ -81,6 +83,7 @@ impl Course {
             vips: Vec::new(),
             rate: RATE,
             only: None,
+            host: None,
             from: None,
             tls: None,
         }
@@ -91,6 +94,12 @@ impl Course {
         self.probed.path = path.into();
         self.probed.by_proxies = by_proxies;
         self
+    }
+
+    /// The same for this name of the site.
+    pub fn named(self, host: Option<&str>) -> Self {
+        let host = host.map(Into::into);
+        Self { host, ..self }
     }
 
     /// The same over TLS. Any certificate is accepted: the site is accessed by its address, which no certificate need contain.

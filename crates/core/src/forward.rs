@@ -44,7 +44,7 @@ impl Edit<'_> {
     }
 
     /// Whether rules determine the field of this name, in lower case, even if they only remove it.
-    fn speaks_of(&self, name: &[u8]) -> bool {
+    pub fn speaks_of(&self, name: &[u8]) -> bool {
         let lines = self.added.split(|&byte| byte == b'\n');
         let mut names = lines.map(|line| line.split(|&byte| byte == b':').next().unwrap_or(line));
         self.removed.iter().any(|removed| **removed == *name)

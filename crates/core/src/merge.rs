@@ -140,6 +140,8 @@ fn balancer(base: &Balancer, mine: &Balancer, theirs: &Balancer) -> Balancer {
         trust: pick(&base.trust, &mine.trust, &theirs.trust),
         accept_proxy: pick(&base.accept_proxy, &mine.accept_proxy, &theirs.accept_proxy),
         drain: pick(&base.drain, &mine.drain, &theirs.drain),
+        proxy: pick(&base.proxy, &mine.proxy, &theirs.proxy),
+        compress: pick(&base.compress, &mine.compress, &theirs.compress),
     }
 }
 
@@ -147,6 +149,9 @@ fn web(base: &Web, mine: &Web, theirs: &Web) -> Web {
     Web {
         servers: pick(&base.servers, &mine.servers, &theirs.servers),
         root: pick(&base.root, &mine.root, &theirs.root),
+        files: pick(&base.files, &mine.files, &theirs.files),
+        app_paths: pick(&base.app_paths, &mine.app_paths, &theirs.app_paths),
+        compress: pick(&base.compress, &mine.compress, &theirs.compress),
     }
 }
 
@@ -157,7 +162,20 @@ fn app(base: &App, mine: &App, theirs: &App) -> App {
         run: pick(&base.run, &mine.run, &theirs.run),
         release: pick(&base.release, &mine.release, &theirs.release),
         health: pick(&base.health, &mine.health, &theirs.health),
+        check: pick(&base.check, &mine.check, &theirs.check),
         maxconn: pick(&base.maxconn, &mine.maxconn, &theirs.maxconn),
+        count_tunnels: pick(
+            &base.count_tunnels,
+            &mine.count_tunnels,
+            &theirs.count_tunnels,
+        ),
+        queue_size: pick(&base.queue_size, &mine.queue_size, &theirs.queue_size),
+        ejection: pick(&base.ejection, &mine.ejection, &theirs.ejection),
+        slow_ejection: pick(
+            &base.slow_ejection,
+            &mine.slow_ejection,
+            &theirs.slow_ejection,
+        ),
         grace: pick(&base.grace, &mine.grace, &theirs.grace),
         env: pick(&base.env, &mine.env, &theirs.env),
     }

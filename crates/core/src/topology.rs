@@ -5,6 +5,7 @@
 mod database;
 mod encrypted;
 mod files;
+mod front;
 mod proxy;
 mod vips;
 

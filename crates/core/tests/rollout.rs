@@ -169,7 +169,7 @@ fn set(desired: &mut Desired, word: &str) {
         "web" => {
             config.web = (value != "none").then(|| Web {
                 servers: count(),
-                root: "public".into(),
+                ..Web::default()
             });
         }
         "app" => {
@@ -218,6 +218,7 @@ impl Site {
             maxconn: None,
             grace: Duration::from_secs(10),
             env: Default::default(),
+            ..App::new("")
         };
         let release = Release {
             number: ReleaseNumber(1),

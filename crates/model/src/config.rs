@@ -1,10 +1,14 @@
 //! The file `gaiola.toml`, resolved: defaults filled in, names checked. `wire::config` reads it.
 
+mod balancer_proxy;
 mod machines;
 
+pub use balancer_proxy::{BalancerLog, BalancerProxy};
 pub use machines::{Machine, Machines};
 
+use crate::content::{Compression, FileOptions};
 use crate::id::{ServerName, SiteName, Tier, WorkerKind};
+use crate::proxy::{Check, Ejection, SlowEjection, StatusRange, TlsVersion};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -94,6 +98,17 @@ impl Config {
         written.unwrap_or(self.app.grace)
     }
 
+    /// The `Host` of requests that check an instance: the file's, or else the site's name, if it has one.
+    pub fn health_host(&self) -> &str {
+        let written = self.app.check.host.as_deref();
+        written.or(self.host()).unwrap_or(Check::HOST)
+    }
+
+    /// The first name in `[balancer] hosts`.
+    pub fn host(&self) -> Option<&str> {
+        self.balancer.as_ref()?.proxy.host()
+    }
+
     /// Whether clients use HTTPS.
     pub fn speaks_tls(&self) -> bool {
         self.tls().is_some()
@@ -130,6 +145,12 @@ pub struct Balancer {
     /// Default: the instances' grace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<Duration>,
+    /// What is set in the words of a proxy's file.
+    #[serde(default, skip_serializing_if = "BalancerProxy::is_usual")]
+    pub proxy: BalancerProxy,
+    /// How responses are compressed. Default: they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compress: Option<Compression>,
 }
 
 /// `tls` of `[balancer]`.
@@ -143,6 +164,25 @@ pub struct BalancerTls {
     pub redirect: bool,
     /// For how many days browsers should use only HTTPS (HSTS). Default: no such header.
     pub hsts_days: Option<u16>,
+    /// The oldest accepted version. Default 1.2.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub min_version: TlsVersion,
+    /// Clients' certificates. Default: none is requested.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<ClientCa>,
+}
+
+/// `client_ca` and `client_certificate` of `[balancer.tls]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientCa {
+    /// The CAs that must have issued clients' certificates: the contents of a PEM file.
+    pub pem: String,
+    /// Whether clients must present one. Default `true`.
+    pub required: bool,
+}
+
+fn is_usual<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl BalancerTls {
@@ -156,6 +196,8 @@ impl BalancerTls {
             contents: String::new(),
             redirect: true,
             hsts_days: None,
+            min_version: TlsVersion::Tls12,
+            clients: None,
         }
     }
 }
@@ -172,6 +214,8 @@ impl Default for Balancer {
             trust: Vec::new(),
             accept_proxy: false,
             drain: None,
+            proxy: BalancerProxy::default(),
+            compress: None,
         }
     }
 }
@@ -196,6 +240,15 @@ pub struct Web {
     pub servers: u16,
     /// Directory of static files, relative to the site's directory. Default `public`.
     pub root: String,
+    /// How they are served. Default: under their own names; whatever is no file goes to the app tier.
+    #[serde(default, skip_serializing_if = "FileOptions::is_default")]
+    pub files: FileOptions,
+    /// Paths that go to the app tier, with all below them, where `files` would answer for missing ones. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub app_paths: Vec<String>,
+    /// How responses are compressed, the app tier's too. Default: they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compress: Option<Compression>,
 }
 
 impl Default for Web {
@@ -203,6 +256,9 @@ impl Default for Web {
         Self {
             servers: 2,
             root: "public".into(),
+            files: FileOptions::default(),
+            app_paths: Vec::new(),
+            compress: None,
         }
     }
 }
@@ -220,8 +276,24 @@ pub struct App {
     pub release: Option<String>,
     /// The path that answers 200 when an instance is healthy. Default `/up`.
     pub health: String,
-    /// Most requests in flight to one instance; more wait in a queue. Default: no limit.
+    /// What else a check of an instance is made of.
+    #[serde(default, skip_serializing_if = "HealthCheck::is_usual")]
+    pub check: HealthCheck,
+    /// Most requests in flight to one instance; more wait in a queue. Default [`Self::MAXCONN`]; `None`: no limit.
     pub maxconn: Option<u32>,
+    /// Whether a connection that has switched to another protocol (WebSocket) goes on counting towards `maxconn`. Default
+    /// `false`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub count_tunnels: bool,
+    /// Most requests that wait in one proxy for an instance. `None`: 1024.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_size: Option<u32>,
+    /// When an instance whose requests fail is ejected. Default: as [`Ejection`]'s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ejection: Option<Ejection>,
+    /// When an instance that answers later than the others is ejected. Default: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_ejection: Option<SlowEjection>,
     /// Time between SIGTERM and SIGKILL, and the longest wait for requests in flight. Default 10 s.
     pub grace: Duration,
     /// `[app.env]`: variables for its instances and its `release` command, above those of `[env]`. Default: none.
@@ -229,7 +301,48 @@ pub struct App {
     pub env: Variables,
 }
 
+/// `health` of `[app]`, beside its path: how the agent and the proxies check an instance. What is not set has their own defaults,
+/// which differ: proxies decide sooner.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HealthCheck {
+    /// The `Host` to send. `None`: [`Config::health_host`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Further header fields to send, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// The statuses of an instance that is healthy. Empty: [`Self::STATUS`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub status: Vec<StatusRange>,
+    /// Time between two checks of an instance that is healthy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Duration>,
+    /// Longest time until an answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+    /// Failures in a row that take an instance out of service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fall: Option<u32>,
+    /// The port to ask instead of the instance's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+impl HealthCheck {
+    /// The only status of a healthy instance, unless others are set.
+    pub const STATUS: StatusRange = StatusRange::only(200);
+
+    /// Whether nothing is set.
+    pub fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 impl App {
+    /// Default of `maxconn`: more than any program handles at a time by threads, and fewer than would occupy the proxies.
+    pub const MAXCONN: u32 = 1000;
+
     /// The tier with this command and every default.
     pub fn new(run: impl Into<String>) -> Self {
         Self {
@@ -238,7 +351,12 @@ impl App {
             run: run.into(),
             release: None,
             health: "/up".into(),
-            maxconn: None,
+            check: HealthCheck::default(),
+            maxconn: Some(Self::MAXCONN),
+            count_tunnels: false,
+            queue_size: None,
+            ejection: None,
+            slow_ejection: None,
             grace: Duration::from_secs(10),
             env: Variables::new(),
         }
@@ -464,6 +582,25 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_stored_before_a_setting_existed_is_read() {
+        let app = r#"{"servers":2,"instances":1,"run":"x","release":null,"health":"/up","maxconn":null,
+            "grace":{"secs":10,"nanos":0}}"#;
+        let app: App = serde_json::from_str(app).unwrap();
+        assert!(app.maxconn.is_none() && app.check.is_usual() && !app.count_tunnels);
+        let balancer = r#"{"servers":2,"vips":null,"listen":[80],
+            "tls":{"certificates":["a.pem"],"contents":"","redirect":true,"hsts_days":null}}"#;
+        let balancer: Balancer = serde_json::from_str(balancer).unwrap();
+        assert!(balancer.proxy.is_usual());
+        assert_eq!(balancer.tls, Some(BalancerTls::new(vec!["a.pem".into()])));
+        // Nothing that is not set is written, so that documents stay as they were.
+        let text = serde_json::to_string(&balancer).unwrap();
+        assert!(
+            !text.contains("proxy") && !text.contains("clients"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn the_numbers_of_servers_are_those_of_their_machines() {

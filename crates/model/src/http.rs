@@ -3,8 +3,10 @@
 //! A head owns none of its text: each [`Span`] is read with the buffer that was parsed, as long as its bytes have not
 //! moved. Heads are reused, so in the steady state no request allocates.
 
+mod coding;
 mod field;
 
+pub use coding::Coding;
 pub use field::{Field, FieldName};
 
 /// A piece of a buffer, from `start` to `end`, which is exclusive.

@@ -4,6 +4,7 @@
 //! rooms carry the decisions out.
 
 pub mod config;
+pub mod content;
 pub mod event;
 pub mod exit;
 pub mod http;
@@ -15,6 +16,7 @@ pub mod placement;
 pub mod proxy;
 pub mod proxy_file;
 pub mod resources;
+mod revision;
 pub mod schema;
 pub mod secret;
 pub mod status;
@@ -26,6 +28,7 @@ pub use event::Event;
 pub use exit::Exit;
 pub use id::{InstanceName, ServerName, SiteName, Tier, WorkerKind, WorkerName};
 pub use inventory::Inventory;
-pub use placement::{Desired, Observed, Placement, Revision};
+pub use placement::{Desired, Observed, Placement};
 pub use proxy::ProxyConfig;
+pub use revision::Revision;
 pub use time::Time;

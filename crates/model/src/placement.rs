@@ -7,25 +7,13 @@ use crate::config::{Config, Variables};
 use crate::id::{InstanceName, ServerName, Tier, WorkerName};
 use crate::inventory::{Host, Inventory, Location, Network};
 use crate::resources::Resources;
+pub use crate::revision::Revision;
 use crate::schema;
 use crate::secret::{self, HeldSecret, SealedSecrets, SecretName};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-
-/// The store's revision at which a document was last changed. It orders all changes of one store incarnation.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-#[serde(transparent)]
-pub struct Revision(pub u64);
-
-impl std::fmt::Display for Revision {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// One period of a server being powered on; each boot has a higher number than the one before. 0: not known.
 #[derive(

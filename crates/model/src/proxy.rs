@@ -16,9 +16,9 @@ pub use address::{Address, BadAddress};
 pub use backend::{
     Algorithm, Backend, Ejection, HashKey, Observe, OnMarkedDown, ServerTimeouts, SlowEjection,
 };
-pub use check::{Check, CheckKind};
+pub use check::{Check, CheckKind, StatusRange};
 pub use control::{Admission, ControlReply, ControlRequest, ProxyReport, ServerReport};
-pub use frontend::{Bind, ClientTimeouts, Frontend, Mode, Refusal, Route, SniRoute};
+pub use frontend::{Bind, ClientTimeouts, Frontend, InlinePage, Mode, Refusal, Route, SniRoute};
 pub use rule::{
     Allowance, BasicAuth, Conditions, CookieMatch, Count, Fixed, HeaderEdit, HeaderMatch, Limit,
     LimitKey, Most, PathMatch, Peers, Presence, QueryMatch, Rewrite, Rule, User, ValueMatch,
@@ -38,7 +38,9 @@ pub use tls::{
     TlsVersion,
 };
 
-use crate::placement::Revision;
+pub use crate::content::{CacheControl, Compression, FileOptions, FilePattern};
+
+use crate::revision::Revision;
 use serde::{Deserialize, Serialize};
 
 /// Everything one proxy process serves. It is immutable: a change is a new one with a higher revision.

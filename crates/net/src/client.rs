@@ -130,7 +130,7 @@ impl Request {
         &self.path
     }
 
-    /// The same with one more header.
+    /// The same with one more header. A `Host` takes the place of the target's address.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
@@ -152,8 +152,10 @@ impl Request {
         };
         let mut request = hyper::Request::builder()
             .method(&self.method)
-            .uri(&self.path)
-            .header(HOST, host);
+            .uri(&self.path);
+        if !self.headers.iter().any(|(name, _)| name == HOST) {
+            request = request.header(HOST, host);
+        }
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }

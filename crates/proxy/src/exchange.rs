@@ -25,12 +25,14 @@ use super::log::Leg;
 use super::serving::{ServedBy, WorkerConfig};
 use super::sessions::Tracker;
 use super::worker::Worker;
+use gaiola_core::compression;
+use gaiola_core::encoding::Accepted;
 use gaiola_core::forward as message;
 use gaiola_core::route::RouteInput;
 use gaiola_core::rule::{Rewritten, Rules};
 use gaiola_core::termination::{Cause, Phase};
-use gaiola_model::http::{Framing, Method};
-use gaiola_model::proxy::{Admission, Allowance, Mode, Route};
+use gaiola_model::http::{FieldName, Framing, Method, RequestHead};
+use gaiola_model::proxy::{Admission, Allowance, Compression, Mode, Route};
 use scratch::Parts;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -87,6 +89,10 @@ struct Routed<'a> {
     rules: Option<&'a Rules>,
     /// The limits its route sets for it.
     allowance: &'a Allowance,
+    /// How its route has responses compressed.
+    compress: Option<&'a Compression>,
+    /// The client, as far as compression depends on it.
+    reader: compression::Client,
 }
 
 /// The index of a request's route, or the status and the reason why it has none.
@@ -214,6 +220,7 @@ impl<'c> Exchange<'c> {
             Err(ambiguous) => Err((403, ambiguous.to_string())),
         };
         let route = found.as_ref().ok().copied();
+        let compress = route.and_then(|index| routes[index].compress.as_ref());
         let is_trusted = trusted.iter().any(|net| net.contains(&origin.address));
         let routed = Routed {
             serving,
@@ -226,6 +233,12 @@ impl<'c> Exchange<'c> {
                 .map(|index| &guide.rules[index])
                 .filter(|rules| !rules.is_empty()),
             allowance: route.map_or(none, |index| &routes[index].allowance),
+            compress,
+            reader: compression::Client {
+                method: head.method,
+                version: head.version,
+                accepted: compress.map_or_else(Accepted::default, |_| accepted(head, text)),
+            },
         };
         Some((routed, found))
     }
@@ -249,21 +262,38 @@ impl<'c> Exchange<'c> {
                 None => &b""[..],
             };
             let asked = files::FileRequest::new(head, text, path);
-            if let Some(found) = files::find(&route.files, &asked) {
+            let search = files::Search {
+                roots: &route.files,
+                options: &route.file_options,
+            };
+            if let Some(found) = search.find(&asked) {
                 self.record.served_by = ServedBy::Files;
                 self.record.cause = Cause::Answered;
                 let rest = self.request.rest();
-                let keep_alive = routed.keep_alive && rest.is_some();
-                let hop = &routed.serving.config().server;
-                let edit = routed.response_edit(&self.request.heads.rewritten);
-                let answer = found.answer(&asked, hop, keep_alive, &edit);
-                return self
-                    .answer_with_file(&answer, rest.filter(|_| keep_alive))
-                    .await;
+                let reply = files::Reply {
+                    hop: &routed.serving.config().server,
+                    keep_alive: routed.keep_alive && rest.is_some(),
+                    edit: routed.response_edit(&self.request.heads.rewritten),
+                    compress: routed.compress.map(|policy| files::Compress {
+                        policy,
+                        client: routed.reader,
+                        memory: &self.worker.compressing,
+                    }),
+                };
+                let rest = rest.filter(|_| reply.keep_alive);
+                let answer = found.answer(&asked, &self.worker.tags, &reply).await;
+                return self.answer_with_file(answer, rest).await;
             }
         }
         self.forward(routed, index).await
     }
+}
+
+/// What the client accepts.
+fn accepted(head: &RequestHead, text: &[u8]) -> Accepted {
+    let fields = head.fields.iter();
+    let values = fields.filter(|field| field.known == FieldName::AcceptEncoding);
+    Accepted::of(values.filter_map(|field| std::str::from_utf8(field.value.of(text)).ok()))
 }
 
 /// The request itself is not acceptable.

@@ -4,45 +4,70 @@
 //! of it, nor a symbolic link leads outside. Names that begin with a dot are not served, except `.well-known`. What
 //! cannot be opened counts as missing: the request goes to the next directory, and finally to the backend.
 //!
-//! The ETag is strong, made of size and modification time in nanoseconds: files of a release never change in place.
+//! Where no file has the request's name, those of the route's `try` follow, then its page for missing files.
 //! Files are read through the page cache; one that is not cached blocks the worker while the disk is read.
 
 mod answer;
 mod range;
+mod tag;
 
-pub(super) use answer::FileResponse;
+pub(super) use answer::{Compress, FileResponse, Reply};
+pub(super) use tag::Tags;
 
-use gaiola_model::http::{FieldName, Method, RequestHead};
+use gaiola_core::encoding::Accepted;
+use gaiola_core::files;
+use gaiola_model::http::{Coding, FieldName, Method, RequestHead};
+use gaiola_model::proxy::FileOptions;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use tag::Version;
+
+/// Seconds by which a compressed file may be older than its file and still be made of it: a checkout writes files in
+/// any order.
+const CHECKOUT: u64 = 2;
 
 /// The parts of a request that matter for files.
 pub(super) struct FileRequest<'a> {
     head: &'a RequestHead,
     buffer: &'a [u8],
-    path: &'a [u8],
-    /// Relative to the directory, decoded and without empty segments; `None`: no file can have such a name.
-    name: Option<Vec<u8>>,
+    /// The path, decoded; `None`: it is malformed.
+    decoded: Option<Vec<u8>>,
+    accepted: Accepted,
+}
+
+/// Where files are searched, and how.
+pub(super) struct Search<'a> {
+    /// The directories, in order.
+    pub(super) roots: &'a [PathBuf],
+    /// What is served for a missing file, and how all are.
+    pub(super) options: &'a FileOptions,
 }
 
 /// A file, or a directory requested without its trailing slash.
-pub(super) enum Found {
+pub(super) enum Found<'a> {
     /// A regular file.
-    File(File),
+    File(File<'a>),
     /// The requested directory has an index.
     Directory,
+    /// There is no such file, but a page that says so.
+    Missing(File<'a>),
+    /// The system has no descriptor or memory left, or its disk fails.
+    Failed,
 }
 
 /// An open regular file.
-pub(super) struct File {
+pub(super) struct File<'a> {
     fd: OwnedFd,
-    size: u64,
-    /// Seconds and nanoseconds since the epoch.
-    changed: (u64, u64),
+    version: Version,
     content_type: &'static str,
     is_text: bool,
+    /// How the contents are compressed.
+    coding: Option<Coding>,
+    /// Whether clients that accept other codings may get another file.
+    varies: bool,
+    cache_control: Option<&'a str>,
 }
 
 impl<'a> FileRequest<'a> {
@@ -52,12 +77,14 @@ impl<'a> FileRequest<'a> {
             b"" => head.path(buffer),
             rewritten => rewritten,
         };
-        Self {
+        let mut request = Self {
             head,
             buffer,
-            path,
-            name: name(path),
-        }
+            decoded: decode(path),
+            accepted: Accepted::default(),
+        };
+        request.accepted = Accepted::of(request.fields(FieldName::AcceptEncoding));
+        request
     }
 
     fn field(&self, name: FieldName) -> Option<&'a str> {
@@ -65,23 +92,26 @@ impl<'a> FileRequest<'a> {
         std::str::from_utf8(value).ok()
     }
 
+    /// The values of every field of this name.
+    fn fields(&self, name: FieldName) -> impl Iterator<Item = &'a str> {
+        let fields = self.head.fields.iter();
+        fields
+            .filter(move |field| field.known == name)
+            .filter_map(|field| std::str::from_utf8(field.value.of(self.buffer)).ok())
+    }
+
     fn is_head(&self) -> bool {
         self.head.method == Method::Head
     }
-
-    fn wants_directory(&self) -> bool {
-        self.path.ends_with(b"/")
-    }
 }
 
-/// The path without its first slash, percent-decoded, with `index.html` for a directory.
+/// The name below a directory of the file for a decoded path: without its first slash and empty segments, with
+/// `index.html` for a directory. `None`: no file has such a name.
 fn name(path: &[u8]) -> Option<Vec<u8>> {
-    let decoded = decode(path.strip_prefix(b"/")?)?;
-    let mut name = Vec::with_capacity(decoded.len() + 16);
-    for segment in decoded
-        .split(|&byte| byte == b'/')
-        .filter(|segment| !segment.is_empty())
-    {
+    let below = path.strip_prefix(b"/")?;
+    let mut name = Vec::with_capacity(below.len() + 16);
+    let segments = below.split(|&byte| byte == b'/');
+    for segment in segments.filter(|segment| !segment.is_empty()) {
         if segment.starts_with(b".") && segment != b".well-known" {
             return None;
         }
@@ -120,48 +150,116 @@ fn decode(path: &[u8]) -> Option<Vec<u8>> {
     Some(decoded)
 }
 
-/// The file from the first of these directories that has it.
-pub(super) fn find(roots: &[PathBuf], request: &FileRequest<'_>) -> Option<Found> {
-    let name = request.name.as_deref()?;
-    roots
-        .iter()
-        .find_map(|root| match find_in(root, name, request) {
+impl<'a> Search<'a> {
+    /// What answers the request; `None`: the backend, if there is one.
+    pub(super) fn find(&self, request: &FileRequest<'_>) -> Option<Found<'a>> {
+        if let Some(path) = &request.decoded
+            && let Some(own) = name(path)
+        {
+            let found = self.first(&own, request);
+            // With its slash it already has the name of its index.
+            let is_loop = path.ends_with(b"/") && matches!(found, Some(Found::Directory));
+            let found = found.filter(|_| !is_loop);
+            let tries = || self.options.tries.iter();
+            let other = || tries().find_map(|other| self.file(&files::tried(other, path), request));
+            if let Some(found) = found.or_else(|| other().map(Found::File)) {
+                return Some(found);
+            }
+        }
+        let page = self.options.not_found.as_ref()?;
+        self.file(page.as_bytes(), request).map(Found::Missing)
+    }
+
+    /// The file at this decoded path.
+    fn file(&self, path: &[u8], request: &FileRequest<'_>) -> Option<File<'a>> {
+        match self.first(&name(path)?, request)? {
+            Found::File(file) => Some(file),
+            Found::Directory | Found::Missing(_) | Found::Failed => None,
+        }
+    }
+
+    /// What the first of the directories has that has anything of this name.
+    fn first(&self, name: &[u8], request: &FileRequest<'_>) -> Option<Found<'a>> {
+        let mut roots = self.roots.iter();
+        roots.find_map(|root| match self.find_in(root, name, request) {
             Ok(found) => found,
             Err(Errno::NOENT | Errno::NOTDIR) => None,
+            // Nothing else is asked then: a page that says that it is missing would be kept.
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::IO | Errno::AGAIN)
+                if self.options.ends_the_search() =>
+            {
+                Some(Found::Failed)
+            }
             Err(error) => {
                 let name = String::from_utf8_lossy(name);
                 tracing::debug!(%error, root = %root.display(), %name, "cannot serve a file");
                 None
             }
         })
+    }
+
+    fn find_in(
+        &self,
+        root: &Path,
+        name: &[u8],
+        request: &FileRequest<'_>,
+    ) -> Result<Option<Found<'a>>, Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat(CWD, root, flags, Mode::empty())?;
+        let fd = open_beneath(&root, name)?;
+        let stat = fstat(&fd)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => {
+                let cache_control = files::cache_control(self.options, name);
+                let mut file = File::new(fd, Version::of(&stat), name, cache_control);
+                if self.options.precompressed {
+                    file.precompressed(&root, name, request.accepted);
+                }
+                Ok(Some(Found::File(file)))
+            }
+            FileType::Directory => {
+                let index = [name, b"/index.html"].concat();
+                open_beneath(&root, &index)?;
+                Ok(Some(Found::Directory))
+            }
+            _ => Ok(None),
+        }
+    }
 }
 
-fn find_in(root: &Path, name: &[u8], request: &FileRequest<'_>) -> Result<Option<Found>, Errno> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = openat(CWD, root, flags, Mode::empty())?;
-    let fd = open_beneath(&root, name)?;
-    let stat = fstat(&fd)?;
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => {
-            let number = |number: i64| u64::try_from(number).unwrap_or(0);
-            let (content_type, is_text) = content_type(name);
-            Ok(Some(Found::File(File {
-                fd,
-                size: number(stat.st_size),
-                changed: (
-                    number(stat.st_mtime),
-                    number(i64::from_ne_bytes(stat.st_mtime_nsec.to_ne_bytes())),
-                ),
-                content_type,
-                is_text,
-            })))
+impl<'a> File<'a> {
+    /// This version of an open file of this name below its directory.
+    fn new(fd: OwnedFd, version: Version, name: &[u8], cache_control: Option<&'a str>) -> Self {
+        let (content_type, is_text) = content_type(name);
+        Self {
+            fd,
+            version,
+            content_type,
+            is_text,
+            coding: None,
+            varies: false,
+            cache_control,
         }
-        FileType::Directory if !request.wants_directory() => {
-            let index = [name, b"/index.html"].concat();
-            open_beneath(&root, &index)?;
-            Ok(Some(Found::Directory))
+    }
+
+    /// Replaces it by the file beside it that is compressed as the client likes best, if there is one.
+    fn precompressed(&mut self, root: &OwnedFd, name: &[u8], accepted: Accepted) {
+        self.varies = true;
+        let of = |coding: &Coding| {
+            let name = [name, coding.extension().as_bytes()].concat();
+            let fd = open_beneath(root, &name).ok()?;
+            let stat = fstat(&fd).ok()?;
+            let version = Version::of(&stat);
+            let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+            let is_current = version.modified.0 + CHECKOUT >= self.version.modified.0;
+            (is_file && is_current).then_some((fd, version))
+        };
+        let found = accepted
+            .ranked()
+            .find_map(|coding| Some((coding, of(&coding)?)));
+        if let Some((coding, (fd, version))) = found {
+            (self.fd, self.version, self.coding) = (fd, version, Some(coding));
         }
-        _ => Ok(None),
     }
 }
 
@@ -186,10 +284,11 @@ fn content_type(name: &[u8]) -> (&'static str, bool) {
 mod tests {
     use super::*;
     use std::fs;
+    use std::io::Read;
     use std::os::unix::fs::symlink;
 
     fn request(path: &str) -> Option<Vec<u8>> {
-        name(path.as_bytes())
+        name(&decode(path.as_bytes())?)
     }
 
     #[test]
@@ -214,15 +313,71 @@ mod tests {
         assert_eq!(request("/.well-known/x").unwrap(), b".well-known/x");
     }
 
-    fn find_file(root: &Path, path: &str) -> Option<Found> {
+    fn find_with(root: &Path, path: &str, options: &FileOptions) -> Option<String> {
         let text = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
         let mut head = RequestHead::default();
         let limits = gaiola_wire::http1::Limits::default();
         gaiola_wire::http1::parse_request(text.as_bytes(), &mut head, &limits).unwrap();
-        find(
-            &[root.into()],
-            &FileRequest::new(&head, text.as_bytes(), b""),
-        )
+        let roots = &[root.into()];
+        let request = FileRequest::new(&head, text.as_bytes(), b"");
+        let contents = |file: File<'_>| {
+            let mut contents = String::new();
+            fs::File::from(file.fd)
+                .read_to_string(&mut contents)
+                .unwrap();
+            contents
+        };
+        Some(match (Search { roots, options }).find(&request)? {
+            Found::File(file) => contents(file),
+            Found::Directory => "directory".into(),
+            Found::Failed => "failed".into(),
+            Found::Missing(page) => format!("404 {}", contents(page)),
+        })
+    }
+
+    fn find_file(root: &Path, path: &str) -> Option<String> {
+        find_with(root, path, &FileOptions::default())
+    }
+
+    #[test]
+    fn a_missing_file_has_other_names_and_then_a_page() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        fs::create_dir(root.join("blog")).unwrap();
+        for name in [
+            "index.html",
+            "about.html",
+            "404.html",
+            "blog/one.html",
+            ".secret.html",
+        ] {
+            fs::write(root.join(name), name).unwrap();
+        }
+        let options = |tries: &[&str], not_found: Option<&str>| FileOptions {
+            tries: tries.iter().map(|name| (*name).into()).collect(),
+            not_found: not_found.map(Into::into),
+            ..FileOptions::default()
+        };
+        let clean = options(&["{path}.html"], Some("/404.html"));
+        let of = |path, options| find_with(root, path, options);
+        assert_eq!(of("/about", &clean).unwrap(), "about.html");
+        assert_eq!(of("/blog/one/", &clean).unwrap(), "blog/one.html");
+        assert_eq!(of("/blog%2fone", &clean).unwrap(), "blog/one.html");
+        assert_eq!(of("/", &clean).unwrap(), "index.html");
+        for missing in [
+            "/no",
+            "/blog",
+            "/.secret",
+            "/%zz",
+            "/../about",
+            "/%2e%2e/about",
+        ] {
+            assert_eq!(of(missing, &clean).unwrap(), "404 404.html", "{missing}");
+        }
+        let single = options(&["/index.html"], None);
+        assert_eq!(of("/inbox/7", &single).unwrap(), "index.html");
+        assert_eq!(of("/.git/config", &single), None);
+        assert_eq!(of("/no", &options(&["/no.html"], Some("/none.html"))), None);
     }
 
     #[test]
@@ -237,11 +392,11 @@ mod tests {
         symlink("../secret", root.join("outside")).unwrap();
         symlink(directory.path().join("secret"), root.join("absolute")).unwrap();
         symlink("/", root.join("slash")).unwrap();
-        let is_file = |path| matches!(find_file(&root, path), Some(Found::File(_)));
-        assert!(is_file("/page.html"));
-        assert!(is_file("/inside"));
-        assert!(is_file("/sub/"));
-        assert!(matches!(find_file(&root, "/sub"), Some(Found::Directory)));
+        let found = |path| find_file(&root, path).unwrap();
+        assert_eq!(found("/page.html"), "page");
+        assert_eq!(found("/inside"), "page");
+        assert_eq!(found("/sub/"), "index");
+        assert_eq!(found("/sub"), "directory");
         for path in [
             "/outside",
             "/absolute",

@@ -16,6 +16,7 @@ mod broadcast;
 mod check;
 mod client;
 mod clock;
+mod compress;
 mod control;
 mod counters;
 mod exchange;
@@ -52,7 +53,7 @@ mod tunnel;
 mod worker;
 
 pub use process::{ProxyArgs, ProxyError, run};
-pub use reload::{END_LIMIT, FileError, Reload, TAKE_OVER_LIMIT, read_file};
+pub use reload::{END_LIMIT, FileError, Parts, Reload, TAKE_OVER_LIMIT, read_file};
 pub use rules::RulesError;
 pub use standalone::serve_file;
 pub use supervisor::{BackendError, ConfigError, FilterError, Twice, WorkerError};

@@ -53,27 +53,8 @@ pub fn read_file(path: &Path) -> Result<ProxyFile, FileError> {
     let text = std::fs::read_to_string(path).map_err(refused)?;
     let whole = std::path::absolute(path).map_err(refused)?;
     let host = rustix::system::uname();
-    let files = Files::default();
-    let check = |part: Part<'_>| match part {
-        Part::Route(route) => rules::route_mistakes(route),
-        Part::Behind(before, route) => rules::taken_by(before, route),
-        Part::NameBehind(before, name) => rules::name_taken_by(before, name),
-        Part::Server(config, address) => rules::comes_back(config, address),
-        Part::Page(status, path) => rules::page(status, path)
-            .err()
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
-        Part::Certificates(path) => files.certificates(path),
-        Part::ClientCas(path) => files.client_cas(path),
-        Part::ServerCas(path) => files.server_cas(path),
-        Part::Identity { certificate, key } => files.identity(certificate, key),
-        Part::Whole(config) => validate(config)
-            .err()
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
-    };
+    let parts = Parts::default();
+    let check = |part: Part<'_>| parts.mistakes(part);
     let around = Surroundings {
         directory: whole.parent().unwrap_or(&whole),
         host: &host.nodename().to_string_lossy(),
@@ -84,6 +65,37 @@ pub fn read_file(path: &Path) -> Result<ProxyFile, FileError> {
         path: path.to_owned(),
         errors,
     })
+}
+
+/// Validates the parts of a file as a proxy that loads them does.
+#[derive(Default)]
+pub struct Parts(Files);
+
+impl Parts {
+    /// Every mistake in a part, in words.
+    pub fn mistakes(&self, part: Part<'_>) -> Vec<String> {
+        let Self(files) = self;
+        match part {
+            Part::Route(route) => rules::route_mistakes(route),
+            Part::Behind(before, route) => rules::taken_by(before, route),
+            Part::NameBehind(before, name) => rules::name_taken_by(before, name),
+            Part::Server(config, address) => rules::comes_back(config, address),
+            Part::Page(status, path) => rules::page(status, path)
+                .err()
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            Part::Certificates(path) => files.certificates(path),
+            Part::ClientCas(path) => files.client_cas(path),
+            Part::ServerCas(path) => files.server_cas(path),
+            Part::Identity { certificate, key } => files.identity(certificate, key),
+            Part::Whole(config) => validate(config)
+                .err()
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+        }
+    }
 }
 
 /// The first address of a host name, IPv4 if it has one.

@@ -5,7 +5,7 @@ use gaiola_core::route::{self, Table};
 use gaiola_core::rule::Rules;
 use gaiola_model::ProxyConfig;
 use gaiola_model::proxy::{
-    Address, Allowance, Frontend, Limit, LimitKey, Mode, Most, Route, Rule, SniRoute,
+    Address, Allowance, Frontend, InlinePage, Limit, LimitKey, Mode, Most, Route, Rule, SniRoute,
 };
 use gaiola_wire::http1::Limits;
 use std::collections::BTreeMap;
@@ -50,6 +50,15 @@ pub(super) struct Guide {
 pub(super) struct Page {
     pub(super) content_type: String,
     pub(super) body: Vec<u8>,
+}
+
+impl Page {
+    fn inline(page: &InlinePage) -> Self {
+        Self {
+            content_type: page.content_type.clone(),
+            body: page.body.clone().into_bytes(),
+        }
+    }
 }
 
 /// The routes of a frontend; none in TCP mode.
@@ -203,6 +212,13 @@ fn guide(frontend: &Frontend, limits: &[Limit], mistakes: &mut Vec<String>) -> G
         match page(*status, path) {
             Ok(page) => drop(pages.insert(*status, page)),
             Err(mistake) => mistakes.push(mistake.to_string()),
+        }
+    }
+    for (status, page) in &frontend.pages {
+        if (400..=599).contains(status) {
+            pages.insert(*status, Page::inline(page));
+        } else {
+            mistakes.push(PageError::Status(*status).to_string());
         }
     }
     Guide {

@@ -81,7 +81,7 @@ fn read(
     }
     let clients = match &tls.client {
         None => Ok((WebPkiClientVerifier::no_client_auth(), Sha256::new())),
-        Some(ClientCertificates { ca, required }) => verifier_of(ca, *required, &provider),
+        Some(clients) => verifier_of(clients, &provider),
     };
     let clients = clients.map_err(|mistake| mistakes.push(mistake)).ok();
     let (certificates, (verifier, digest)) = (certificates?, clients?);
@@ -134,14 +134,13 @@ fn versions(oldest: TlsVersion) -> &'static [&'static SupportedProtocolVersion] 
 /// The verifier of client certificates, and a digest of its requirements: a session established under other
 /// requirements is not resumed under these.
 fn verifier_of(
-    ca: &Path,
-    required: bool,
+    ClientCertificates { ca, pem, required }: &ClientCertificates,
     provider: &Arc<CryptoProvider>,
 ) -> Result<(Arc<dyn ClientCertVerifier>, Sha256), TlsError> {
-    let mut digest = Sha256::new_with_prefix([u8::from(required), 1]);
-    let roots = roots(ca, &mut digest)?;
+    let mut digest = Sha256::new_with_prefix([u8::from(*required), 1]);
+    let roots = roots(ca, pem.as_deref(), &mut digest)?;
     let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(provider));
-    let builder = if required {
+    let builder = if *required {
         builder
     } else {
         builder.allow_unauthenticated()
@@ -151,10 +150,18 @@ fn verifier_of(
     Ok((verifier, digest))
 }
 
-/// The CAs in a file, which are added to the digest.
-fn roots(path: &Path, digest: &mut Sha256) -> Result<RootCertStore, TlsError> {
+/// The CAs in a file, which may have been read already. They are added to the digest.
+fn roots(
+    path: &Path,
+    contents: Option<&str>,
+    digest: &mut Sha256,
+) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for root in pem::certificates(path)? {
+    let found = match contents {
+        Some(text) => pem::certificates_in(path, text.as_bytes()),
+        None => pem::certificates(path),
+    };
+    for root in found? {
         digest.update(&root);
         roots
             .add(root)

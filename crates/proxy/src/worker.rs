@@ -4,7 +4,9 @@ use super::auth::Verifier;
 use super::broadcast::Broadcast;
 use super::client::Origin;
 use super::clock::{Instant, seconds};
+use super::compress;
 use super::counters::{Apart, Count, Counters, Handshakes, Unasked};
+use super::files::Tags;
 use super::listen::Listener;
 use super::log::{Entry, Load, Log, Signal};
 use super::orders::{FrontendShare, Member, Orders};
@@ -66,6 +68,10 @@ pub(super) struct Worker {
     pub(super) verifier: Arc<Verifier>,
     /// Its clients' connections.
     pub(super) sessions: Sessions,
+    /// The memory of compressors.
+    pub(super) compressing: Rc<compress::Memory>,
+    /// The entity tags of files.
+    pub(super) tags: Rc<Tags>,
     started: Instant,
     pub(super) orders: RefCell<Arc<Orders>>,
     pub(super) serving: RefCell<Rc<WorkerConfig>>,
@@ -104,6 +110,8 @@ impl Worker {
             wake: Broadcast::default(),
             verifier: Arc::clone(&setup.verifier),
             sessions: Sessions::default(),
+            compressing: Rc::default(),
+            tags: Rc::default(),
             started: Instant::now(),
             orders: RefCell::default(),
             serving: RefCell::default(),

@@ -397,7 +397,7 @@ fn config(rng: &mut fastrand::Rng) -> Config {
     };
     let web = Web {
         servers: rng.u16(1..4),
-        root: "public".into(),
+        ..Web::default()
     };
     let database = Database {
         servers: rng.u16(1..5),
@@ -417,6 +417,7 @@ fn config(rng: &mut fastrand::Rng) -> Config {
             maxconn: None,
             grace: Duration::from_secs(10),
             env: Default::default(),
+            ..App::new("")
         },
         workers: match rng.bool() {
             true => [("beat".parse().expect("it is a name"), beat())].into(),

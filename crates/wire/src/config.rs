@@ -14,12 +14,14 @@ mod workers;
 pub use crate::file::{ConfigErrors, Mistake};
 
 use crate::file;
+use crate::proxy_file::{Part, SiteParts};
 use gaiola_model::Config;
 use gaiola_model::secret::SecretName;
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 
 /// Reads a text file, from its path.
 pub type ReadFile<'a> = dyn Fn(&str) -> io::Result<String> + 'a;
@@ -35,6 +37,17 @@ pub struct Surroundings<'a> {
     pub read: Option<&'a ReadFile<'a>>,
     /// The operator's secrets, which the file may refer to; `None`: they are not known here, and not checked.
     pub secrets: Option<&'a BTreeSet<SecretName>>,
+    /// How the balancers' settings are validated. `None`: only as far as their text says.
+    pub proxy: Option<ProxyParts<'a>>,
+}
+
+/// How settings are validated that only a proxy understands.
+#[derive(Clone, Copy)]
+pub struct ProxyParts<'a> {
+    /// Base of relative paths: the file's own directory.
+    pub folder: &'a Path,
+    /// Reports every mistake in a part.
+    pub check: &'a dyn Fn(Part<'_>) -> Vec<String>,
 }
 
 /// The VIPs that a provider can give.
@@ -56,6 +69,19 @@ pub struct VipRange {
 /// ```
 pub fn load(text: &str) -> Result<Config, ConfigErrors> {
     load_in(text, &Surroundings::default())
+}
+
+impl Surroundings<'_> {
+    /// Calls `work` with what the reader of the balancers' settings needs.
+    fn with_parts<T>(&self, work: impl FnOnce(&SiteParts<'_>) -> T) -> T {
+        let none = |_: &str| Err(io::ErrorKind::Unsupported.into());
+        let nothing = |_: Part<'_>| Vec::new();
+        work(&SiteParts {
+            folder: self.proxy.map_or(Path::new(""), |parts| parts.folder),
+            read: self.read.unwrap_or(&none),
+            check: self.proxy.map_or(&nothing, |parts| parts.check),
+        })
+    }
 }
 
 /// As [`load`], in these surroundings.

@@ -3,9 +3,11 @@
 pub mod arp;
 mod checksum;
 pub mod client_hello;
+mod compress;
 pub mod config;
 pub mod document;
 mod file;
+mod file_options;
 pub use file::closest;
 pub mod hex;
 pub mod http1;

@@ -15,13 +15,17 @@ mod log;
 mod route;
 mod rule;
 mod server;
+mod site;
 mod sni;
 mod sticky;
 mod tcp;
 mod value;
 
 pub use crate::file::{ConfigErrors, Mistake};
+pub(crate) use balance::{ejection, slow_ejection};
+pub(crate) use check::health;
 pub(crate) use keys::KEYS;
+pub(crate) use site::{SiteParts, balancer, balancer_tls};
 
 use crate::file::value::duration;
 use crate::file::{self, At, Mistakes, Section, checked, closest, shown, text};
@@ -114,6 +118,7 @@ pub fn load(text: &str, around: &Surroundings<'_>) -> Result<ProxyFile, ConfigEr
         let mut reader = Reader {
             around,
             mistakes,
+            site: false,
             bound: BTreeSet::new(),
             servers: Vec::new(),
             users: Vec::new(),
@@ -128,6 +133,8 @@ pub fn load(text: &str, around: &Surroundings<'_>) -> Result<ProxyFile, ConfigEr
 struct Reader<'a, 'm, 't> {
     around: &'a Surroundings<'a>,
     mistakes: &'m mut Mistakes<'t>,
+    /// Whether it is `[balancer]` of a site's file.
+    site: bool,
     /// The listening addresses so far.
     bound: BTreeSet<Address>,
     /// The servers' addresses and their positions.
@@ -333,6 +340,7 @@ impl Reader<'_, '_, '_> {
         if found.is_none() {
             let hint = match closest(name, names) {
                 Some(meant) => format!("did you mean `{meant}`?"),
+                None if self.site => format!("add [balancer.{section}.NAME] of this name"),
                 None => format!("add [{section}.NAME] of this name"),
             };
             let what = format!("there is no {what} {}", shown(name));

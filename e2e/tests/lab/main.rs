@@ -1,6 +1,7 @@
 //! Whole sites in the lab: brought up, changed, broken and brought down by the built binary.
 
 mod badluck;
+mod balancer;
 mod changes;
 mod database;
 mod failures;

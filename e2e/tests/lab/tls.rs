@@ -115,4 +115,35 @@ fn a_site_with_certificates_is_served_over_https() {
     certify(&site, "two.example");
     site.gaiola(&["drill", "kill", "lb1/proxy"])
         .expect(0, &["lb1/proxy: passed"]);
+    only_clients_with_a_certificate(&site);
+}
+
+fn only_clients_with_a_certificate(site: &Site) {
+    let (file, key) = ("client.pem", "client.key");
+    let made = Command::new("openssl")
+        .args([
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+        ])
+        .args(["-subj", "/CN=ann", "-out", file, "-keyout", key])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .current_dir(site.folder())
+        .output()
+        .expect("openssl is installed");
+    assert!(made.status.success(), "{made:?}");
+    site.edit("hsts = \"30d\"", "client_ca = \"client.pem\"");
+    site.gaiola(&["plan"]).expect(0, &["balancer: tls"]);
+    site.gaiola(&["up", "-d"]).expect(0, &[]);
+    let url = format!("https://{}/", site.door());
+    let with = |own: &[&str]| {
+        let asked = Command::new("curl")
+            .args(["-sik", "--max-time", "5"])
+            .args(own)
+            .arg(&url)
+            .current_dir(site.folder())
+            .output();
+        String::from_utf8_lossy(&asked.unwrap().stdout).into_owned()
+    };
+    assert_eq!(with(&[]), "");
+    let answer = with(&["--cert", file, "--key", key]);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }

@@ -40,6 +40,7 @@ fn read(text: &str) -> Config {
         vips: Some(provider::vips()),
         read: None,
         secrets: None,
+        proxy: None,
     };
     load_in(text, &around).unwrap_or_else(|errors| panic!("{}{text}", errors.in_file("file")))
 }

@@ -39,7 +39,7 @@ impl Ask {
         }
     }
 
-    fn request(&self, door: SocketAddr) -> Result<Request<Full<Bytes>>, RequestError> {
+    fn request(&self, host: &str) -> Result<Request<Full<Bytes>>, RequestError> {
         let method = if self.body.is_some() {
             Method::POST
         } else {
@@ -48,7 +48,7 @@ impl Ask {
         let mut request = Request::builder()
             .method(method)
             .uri(self.path.as_str())
-            .header("host", door.to_string())
+            .header("host", host)
             .header("user-agent", "gaiola-drill");
         if self.body.is_some() {
             request = request.header("content-type", "application/json");
@@ -105,7 +105,8 @@ impl From<Broken> for RequestError {
 
 /// A connection; closed when it is dropped.
 pub(super) struct Connection {
-    door: SocketAddr,
+    /// The `Host` of its requests.
+    host: String,
     sender: SendRequest<Full<Bytes>>,
     received: Arc<AtomicU64>,
     driver: AbortHandle,
@@ -121,17 +122,18 @@ impl Connection {
     /// Opens a connection. It waits as long as the kernel does: the caller sets a timeout.
     pub(super) async fn open(course: &Course) -> Result<Self, RequestError> {
         let door = course.door;
+        let host = course.host.clone().unwrap_or_else(|| door.to_string());
         let stream = connect(door, course.from).await?;
         stream.set_nodelay(true)?;
         let Some(tls) = &course.tls else {
-            return Self::over(stream, door).await;
+            return Self::over(stream, host).await;
         };
         let tls = TlsConnector::from(Arc::clone(tls));
         let secure = tls.connect(door.ip().into(), stream).await?;
-        Self::over(secure, door).await
+        Self::over(secure, host).await
     }
 
-    async fn over<S>(stream: S, door: SocketAddr) -> Result<Self, RequestError>
+    async fn over<S>(stream: S, host: String) -> Result<Self, RequestError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -143,7 +145,7 @@ impl Connection {
         let (sender, connection) = http1::handshake(TokioIo::new(counted)).await?;
         let driver = tokio::spawn(async move { drop(connection.await) }).abort_handle();
         Ok(Self {
-            door,
+            host,
             sender,
             received,
             driver,
@@ -157,7 +159,7 @@ impl Connection {
 
     /// Sends a request and reads the whole response.
     pub(super) async fn ask(&mut self, ask: &Ask) -> Result<Reply, Broken> {
-        let request = ask.request(self.door).map_err(Broken::Torn)?;
+        let request = ask.request(&self.host).map_err(Broken::Torn)?;
         if self.sender.ready().await.is_err() {
             return Err(Broken::Unsent);
         }

@@ -151,7 +151,7 @@ mod tests {
             }),
             web: Some(Web {
                 servers: 2,
-                root: "public".into(),
+                ..Web::default()
             }),
             app: App {
                 servers: 2,
@@ -162,6 +162,7 @@ mod tests {
                 maxconn: None,
                 grace: Duration::from_secs(10),
                 env: Default::default(),
+                ..App::new("")
             },
             workers: Default::default(),
             database: Some(Database {

@@ -1,8 +1,9 @@
 //! Forwards a server's response to the client.
 
-use super::{Edit, Outgoing, is_listed, line, lists_fields};
+use super::{Edit, Outgoing, is_listed, line, list, lists_fields};
+use crate::compression::Decision;
 use crate::cookie;
-use gaiola_model::http::{Field, FieldName, Framing, ResponseHead, Span, Version};
+use gaiola_model::http::{Coding, Field, FieldName, Framing, ResponseHead, Span, Version};
 
 /// What the response to the client depends on besides the server's.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +22,10 @@ pub struct ResponseContext<'a> {
     pub lines: &'a [u8],
     /// The name of a cookie that only we may set.
     pub own_cookie: Option<&'a str>,
+    /// Whether `lines` have an `X-Request-ID`, in place of the server's.
+    pub own_request_id: bool,
+    /// Whether its body is compressed on its way. If it is, the body that follows the head has chunks.
+    pub compressed: Decision,
 }
 
 /// What follows for the client's connection.
@@ -61,11 +66,31 @@ pub fn response(
             && answer
                 .own_cookie
                 .is_some_and(|name| cookie::is_set(field.value.of(buffer), name));
+        let is_ours = is_ours
+            || field.known == FieldName::XRequestId && answer.own_request_id && !head.is_interim();
         let is_listed = lists_fields && is_listed(field, &head.fields, buffer);
         let is_removed = !head.is_interim() && answer.edit.removes(field, buffer);
-        if stays(field, head, sent) && !is_ours && !is_listed && !is_removed {
-            out.keep(field.line());
+        if !stays(field, head, sent) || is_ours || is_listed || is_removed {
+            continue;
         }
+        match answer.compressed.coding {
+            Some(_) if describes_bytes(field, buffer) => {}
+            Some(_) if field.known == FieldName::ETag => {
+                out.write(|text| weak_etag(field.value.of(buffer), text));
+            }
+            _ => out.keep(field.line()),
+        }
+    }
+    let varies = !names_encoding(head, buffer, answer.edit);
+    if answer.compressed.varies && varies {
+        out.say(b"Vary: Accept-Encoding\r\n");
+    }
+    if let Some(coding) = answer.compressed.coding {
+        out.say(match coding {
+            Coding::Brotli => b"Content-Encoding: br\r\nTransfer-Encoding: chunked\r\n",
+            Coding::Zstd => b"Content-Encoding: zstd\r\nTransfer-Encoding: chunked\r\n",
+            Coding::Gzip => b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n",
+        });
     }
     if !head.is_interim() {
         if !answer.edit.added.is_empty() {
@@ -91,6 +116,41 @@ pub fn response(
         out.say(b"\r\n");
     }
     sent
+}
+
+/// Whether a field is no longer true once the body is compressed: its length, its framing, its ranges and digests.
+fn describes_bytes(field: &Field, buffer: &[u8]) -> bool {
+    const OTHERS: [&[u8]; 5] = [
+        b"accept-ranges",
+        b"content-md5",
+        b"digest",
+        b"content-digest",
+        b"repr-digest",
+    ];
+    match field.known {
+        FieldName::ContentLength | FieldName::TransferEncoding | FieldName::Trailer => true,
+        FieldName::Other => {
+            let name = field.name.of(buffer);
+            OTHERS.iter().any(|other| name.eq_ignore_ascii_case(other))
+        }
+        _ => false,
+    }
+}
+
+/// Other bytes have another strong tag, but the contents are equivalent (RFC 9110, section 8.8.1).
+fn weak_etag(value: &[u8], text: &mut Vec<u8>) {
+    let prefix: &[u8] = if value.starts_with(b"W/") { b"" } else { b"W/" };
+    line(text, b"ETag: ", &[prefix, value]);
+}
+
+/// Whether `Vary` already names `Accept-Encoding`, or everything.
+fn names_encoding(head: &ResponseHead, buffer: &[u8], edit: Edit<'_>) -> bool {
+    let fields = head.fields.iter();
+    let varies =
+        fields.filter(|field| field.known == FieldName::Vary && !edit.removes(field, buffer));
+    varies
+        .flat_map(|field| list(field.value.of(buffer)))
+        .any(|name| name == b"*" || name.eq_ignore_ascii_case(b"accept-encoding"))
 }
 
 /// Our own version, then status and reason as received. The space between them is required even without a reason (RFC

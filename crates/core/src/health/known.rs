@@ -95,6 +95,8 @@ mod tests {
             kind: CheckKind::Tcp,
             port: None,
             host: None,
+            headers: std::collections::BTreeMap::new(),
+            status: Vec::new(),
             interval: INTERVAL,
             fast_interval: INTERVAL,
             connect: INTERVAL,

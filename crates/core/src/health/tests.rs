@@ -6,6 +6,8 @@ const CHECK: Check = Check {
     kind: CheckKind::Tcp,
     port: None,
     host: None,
+    headers: std::collections::BTreeMap::new(),
+    status: Vec::new(),
     interval: Duration::from_millis(1000),
     fast_interval: Duration::from_millis(200),
     connect: Duration::from_millis(500),

@@ -2,8 +2,12 @@
 
 mod words;
 
-use gaiola_model::config::{App, Balancer, Config, Database, Drill, Machine, Machines, Variables};
+use gaiola_model::config::{
+    App, Balancer, BalancerProxy, Config, Database, Drill, Machine, Machines, Variables, Web,
+};
+use gaiola_model::http::Coding;
 use gaiola_model::placement::ReleaseNumber;
+use gaiola_model::proxy::{CacheControl, Compression, FilePattern, Observe};
 use gaiola_model::{ServerName, Tier, WorkerKind};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -118,6 +122,8 @@ pub enum Change {
     ReleaseCommand,
     /// The command that a balancer runs when it takes a VIP.
     VipCommand,
+    /// Settings of `[balancer]` in the words of a proxy's file: their keys. The values of some are nobody's business.
+    BalancerProxy(Vec<&'static str>),
     /// How long a balancer that drains goes on accepting clients at its own address.
     BalancerDrain,
     /// The balancers' TLS.
@@ -202,7 +208,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
             }
             Tier::Web => {
                 if let (Some(old), Some(new)) = (&old.web, &new.web) {
-                    proxies(tier, "root", old.root.clone(), new.root.clone(), &mut found);
+                    web_changes(old, new, &mut found);
                 }
             }
             Tier::App => {
@@ -321,6 +327,53 @@ fn above(tier: Tier, config: &Config) -> Option<Tier> {
         .rfind(|&other| other < tier && config.servers(other) > 0)
 }
 
+fn web_changes(old: &Web, new: &Web, found: &mut Vec<Change>) {
+    let mut of = |key, value: &dyn Fn(&Web) -> String| {
+        let [from, to] = [old, new].map(|web| match value(web) {
+            value if value.is_empty() => "none".into(),
+            value => value,
+        });
+        proxies(Tier::Web, key, from, to, found);
+    };
+    of("root", &|web| web.root.clone());
+    of("try", &|web| list(&web.files.tries));
+    of("not_found", &|web| {
+        web.files.not_found.clone().unwrap_or_default()
+    });
+    of("precompressed", &|web| web.files.precompressed.to_string());
+    of("cache_control", &|web| {
+        list(web.files.cache_control.iter().map(in_words))
+    });
+    of("app_paths", &|web| list(&web.app_paths));
+    of("compress", &|web| compression(web.compress.as_ref()));
+}
+
+/// How responses are compressed: `zstd 3, gzip 5, from 1024 bytes`.
+fn compression(compress: Option<&Compression>) -> String {
+    let Some(compress) = compress else {
+        return "false".into();
+    };
+    let level = |(coding, level): &(Coding, u8)| format!("{} {level}", coding.token());
+    let mut words = list(compress.codings.iter().map(level));
+    let default = Compression::default();
+    if compress.min_size != default.min_size {
+        words.push_str(&format!(", from {} bytes", compress.min_size));
+    }
+    if compress.types != default.types {
+        words.push_str(&format!(", only {}", list(&compress.types)));
+    }
+    words
+}
+
+/// A line of `cache_control`.
+fn in_words(rule: &CacheControl) -> String {
+    let files = match &rule.files {
+        FilePattern::Fingerprinted => "fingerprinted",
+        FilePattern::Name(name) => name,
+    };
+    format!("{files}: {}", rule.value)
+}
+
 fn balancer_changes(old: &Balancer, new: &Balancer, found: &mut Vec<Change>) {
     let (before, after) = (old.vips(), new.vips());
     let only_in = |these: &[IpAddr], those: &[IpAddr]| -> Vec<IpAddr> {
@@ -347,6 +400,14 @@ fn balancer_changes(old: &Balancer, new: &Balancer, found: &mut Vec<Change>) {
     }
     let ports = |balancer: &Balancer| list(balancer.listen.iter().map(|port| format!(":{port}")));
     proxies(Tier::Balancer, "listen", ports(old), ports(new), found);
+    let compress = |balancer: &Balancer| compression(balancer.compress.as_ref());
+    proxies(
+        Tier::Balancer,
+        "compress",
+        compress(old),
+        compress(new),
+        found,
+    );
     let trust = |balancer: &Balancer| match &balancer.trust[..] {
         [] => "nobody".to_owned(),
         networks => list(networks),
@@ -360,6 +421,10 @@ fn balancer_changes(old: &Balancer, new: &Balancer, found: &mut Vec<Change>) {
         accepts(new),
         found,
     );
+    let keys = proxy_keys(&old.proxy, &new.proxy);
+    if !keys.is_empty() {
+        found.push(Change::BalancerProxy(keys));
+    }
     if old.drain != new.drain {
         found.push(Change::BalancerDrain);
     }
@@ -370,6 +435,33 @@ fn balancer_changes(old: &Balancer, new: &Balancer, found: &mut Vec<Change>) {
     if old.vip_command != new.vip_command {
         found.push(Change::VipCommand);
     }
+}
+
+/// The keys that differ.
+fn proxy_keys(old: &BalancerProxy, new: &BalancerProxy) -> Vec<&'static str> {
+    let timeouts = |of: &BalancerProxy| (of.client_timeouts.clone(), of.server_timeouts.clone());
+    let all = [
+        ("hosts", old.hosts != new.hosts),
+        ("aliases", old.aliases != new.aliases),
+        ("rule", old.rules != new.rules),
+        ("route", old.routes != new.routes),
+        ("limit", old.limits != new.limits),
+        (
+            "connection_limit",
+            old.connection_limit != new.connection_limit,
+        ),
+        ("maxconn", old.maxconn != new.maxconn),
+        ("max_body", old.max_body != new.max_body),
+        ("max_head", old.max_head != new.max_head),
+        ("error_pages", old.error_pages != new.error_pages),
+        ("access_log", old.access_log != new.access_log),
+        ("timeouts", timeouts(old) != timeouts(new)),
+        ("balance", old.algorithm != new.algorithm),
+        ("sticky", old.sticky != new.sticky),
+        ("slow_start", old.slow_start != new.slow_start),
+    ];
+    let changed = all.into_iter().filter(|(_, changed)| *changed);
+    changed.map(|(key, _)| key).collect()
 }
 
 fn app_changes(old: &App, new: &App, found: &mut Vec<Change>) {
@@ -386,12 +478,68 @@ fn app_changes(old: &App, new: &App, found: &mut Vec<Change>) {
         found.push(Change::ReleaseCommand);
     }
     let app = Tier::App;
-    proxies(app, "health", old.health.clone(), new.health.clone(), found);
+    if (&old.health, &old.check) != (&new.health, &new.check) {
+        let (from, mut to) = (health(old), health(new));
+        if from == to {
+            to.push_str(", other header values");
+        }
+        proxies(app, "health", from, to, found);
+    }
     let (from, to) = (limit(old.maxconn), limit(new.maxconn));
     proxies(app, "maxconn", from, to, found);
+    let counts = |app: &App| app.count_tunnels.to_string();
+    proxies(app, "count_tunnels", counts(old), counts(new), found);
+    let size = |app: &App| {
+        app.queue_size
+            .map_or("1024".into(), |size| size.to_string())
+    };
+    proxies(app, "queue_size", size(old), size(new), found);
+    let (from, to) = (ejection(old), ejection(new));
+    proxies(app, "ejection", from, to, found);
+    let (from, to) = (slow_ejection(old), slow_ejection(new));
+    proxies(app, "slow_ejection", from, to, found);
     if old.grace != new.grace {
         found.push(Change::Grace);
     }
+}
+
+/// How instances are checked, without the values of header fields, which may be nobody's business.
+fn health(app: &App) -> String {
+    let set = &app.check;
+    let mut parts = vec![app.health.clone()];
+    parts.extend(set.host.as_ref().map(|host| format!("Host {host}")));
+    parts.extend(set.headers.keys().map(|name| format!("with {name}")));
+    parts.extend(set.status.iter().map(|status| format!("status {status}")));
+    let ms = |what, set: Option<Duration>| Some(format!("{what} {} ms", set?.as_millis()));
+    parts.extend(ms("every", set.interval));
+    parts.extend(ms("within", set.timeout));
+    parts.extend(set.fall.map(|fall| format!("{fall} failures")));
+    parts.extend(set.port.map(|port| format!("port {port}")));
+    parts.join(", ")
+}
+
+fn ejection(app: &App) -> String {
+    let Some(set) = app.ejection else {
+        return "the default".into();
+    };
+    let observe = match set.observe {
+        Observe::None => "nothing",
+        Observe::Layer4 => "layer4",
+        Observe::Layer7 => "layer7",
+    };
+    format!(
+        "{observe}, {} errors, {} to {} ms, {}%",
+        set.error_limit,
+        set.time.as_millis(),
+        set.max_time.as_millis(),
+        set.max_share
+    )
+}
+
+fn slow_ejection(app: &App) -> String {
+    app.slow_ejection.map_or("never".into(), |set| {
+        format!("{}% for {} ms", set.factor, set.after.as_millis())
+    })
 }
 
 fn env_change(old: &Variables, new: &Variables) -> Option<Change> {

@@ -2,6 +2,7 @@ use super::*;
 use gaiola_model::Inventory;
 use gaiola_model::config::Variables;
 use gaiola_model::config::{BalancerTls, Drill, MAX_INSTANCES, MAX_SERVERS};
+use gaiola_model::proxy::Compression;
 use proptest::option;
 use proptest::prelude::*;
 use std::net::IpAddr;
@@ -128,6 +129,8 @@ fn changes_of_values_tell_their_effect() {
         }),
         one_change(|new| new.balancer.as_mut().unwrap().listen = vec![80, 8080]),
         one_change(|new| new.web.as_mut().unwrap().root = "dist".into()),
+        one_change(|new| new.web.as_mut().unwrap().files.tries = vec!["/index.html".into()]),
+        one_change(|new| new.web.as_mut().unwrap().compress = Some(Compression::default())),
         one_change(|new| new.app.run = "bin/other".into()),
         one_change(|new| new.app.release = Some("bin/other migrate".into())),
         one_change(|new| new.app.maxconn = Some(10)),
@@ -146,9 +149,11 @@ fn changes_of_values_tell_their_effect() {
             "balancer: vips: 10.77.0.120, 10.77.0.121 are added and announced, then 10.77.0.101 is removed",
             "balancer: listen :80 -> :80, :8080: the proxies take it over; no connection is lost",
             "web: root public -> dist: the proxies take it over; no connection is lost",
+            "web: try none -> /index.html: the proxies take it over; no connection is lost",
+            "web: compress false -> zstd 3, gzip 5, br 5: the proxies take it over; no connection is lost",
             "app: run changes: instances are replaced one at a time",
             "app: release changes: it runs before the instances of the next release",
-            "app: maxconn no limit -> 10: the proxies take it over; no connection is lost",
+            "app: maxconn 1000 -> 10: the proxies take it over; no connection is lost",
             "app: grace changes: it holds from the next stop on",
             "database: strict is set: writes stop when no synchronous standby is left",
             "database: maxconn no limit -> 4: the proxies take it over; no connection is lost",
@@ -280,7 +285,7 @@ prop_compose! {
         servers in 1..=MAX_SERVERS, instances in 1..=MAX_INSTANCES, run in "[ab]", release in option::of("[ab]"),
         health in "/[ab]", maxconn in option::of(1..3u32), grace in 0..3u64, env in variables(),
     ) -> App {
-        App { servers, instances, run, release, health, maxconn, grace: Duration::from_secs(grace), env }
+        App { servers, instances, run, release, health, maxconn, grace: Duration::from_secs(grace), env, ..App::new("") }
     }
 }
 
@@ -296,7 +301,7 @@ prop_compose! {
         Config {
             site: "a".parse().unwrap(),
             balancer: balancer.map(|(servers, vips, port)| Balancer { servers, vips, listen: vec![port], ..Balancer::default() }),
-            web: web.map(|(servers, root)| Web { servers, root }),
+            web: web.map(|(servers, root)| Web { servers, root, ..Web::default() }),
             app,
             workers: Default::default(),
             database: database.map(|(servers, strict)| Database { servers, strict, ..Database::default() }),

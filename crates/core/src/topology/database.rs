@@ -115,6 +115,8 @@ fn database_backend(name: &str, path: &str, paths: &Paths) -> Backend {
             },
             port: None,
             host: None,
+            headers: std::collections::BTreeMap::new(),
+            status: Vec::new(),
             interval: Duration::from_secs(1),
             fast_interval: Duration::from_millis(250),
             connect: Duration::from_millis(500),

@@ -71,6 +71,7 @@ fn of_site(paths: &Paths) -> Tls {
         min_version: TlsVersion::Tls13,
         client: Some(ClientCertificates {
             ca: paths.ca.clone(),
+            pem: None,
             required: true,
         }),
         ..Tls::new(vec![paths.cert.clone()])

@@ -1,19 +1,23 @@
 //! The proxy configuration of each kind of server.
 
+use super::front::{self, Front};
 use super::{
     HEALTH_PATH, PROBE_PATH, TrafficTarget, address_of_instance, address_of_web, balancer_at,
     database, encrypted, has_database, has_proxy, location, servers_of, serves,
 };
+use gaiola_model::config::{BalancerProxy, BalancerTls, Config, HealthCheck};
 use gaiola_model::inventory::Ports;
 use gaiola_model::placement::{
     CertificateCopy, Door, DoorState, Phase, PlacedInstance, ProxyFiles,
 };
 use gaiola_model::proxy::{
-    Admin, Algorithm, Backend, Bind, Check, CheckKind, Fixed, Frontend, Mode, Route, Rule, Server,
-    ServerTimeouts, Tls,
+    Admin, Algorithm, Backend, Bind, Check, CheckKind, ClientCertificates, ClientTimeouts,
+    FileOptions, Fixed, Frontend, Mode, Route, Rule, Server, ServerTimeouts, Tls,
 };
 use gaiola_model::{InstanceName, Placement, ProxyConfig, Revision, ServerName, Tier};
 use ipnet::IpNet;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -77,6 +81,14 @@ pub fn proxy_config(
         server: server.to_string(),
         frontends,
         backends,
+        limits: match server.tier {
+            Tier::Balancer => settings(placement).limits.clone(),
+            Tier::Web | Tier::App | Tier::Database => Vec::new(),
+        },
+        peers: match server.tier {
+            Tier::Balancer => front::peers(placement, server),
+            Tier::Web | Tier::App | Tier::Database => None,
+        },
         ..ProxyConfig::default()
     })
 }
@@ -104,30 +116,26 @@ fn balancer(
         .map(|(address, _)| door_bind(placement, *address))
         .partition(|bind| is_https(placement, bind));
     let tls = placement.config.tls().zip(certificates);
-    let section = placement.config.balancer.as_ref();
-    let trusted = section.map_or(&[][..], |balancer| &balancer.trust);
-    let health = health_route(leaves(placement, server), target);
-    let frontend = |name, binds, rules| {
-        let route = Route {
-            rules,
-            ..Route::to(target)
-        };
-        let mode = Mode::Http {
-            routes: vec![probe_route(), health.clone(), route],
-            trusted: trusted.to_vec(),
-        };
-        http_frontend(name, binds, mode)
-    };
+    let tls = tls.map(|(tls, certificates)| (tls, with_clients(tls, certificates)));
     let redirect = tls.as_ref().filter(|(tls, _)| tls.redirect);
     let redirect = redirect.map(|_| Rule::to_https(308));
-    let mut frontends = vec![frontend("http", plain, redirect.into_iter().collect())];
+    let section = placement.config.balancer.as_ref();
+    let front = Front {
+        proxy: &settings(placement),
+        target,
+        compress: section.and_then(|balancer| balancer.compress.as_ref()),
+        trusted: section.map_or(&[][..], |balancer| &balancer.trust),
+        health: health_route(leaves(placement, server), target),
+        to_https: redirect.is_some(),
+    };
+    let mut frontends = vec![front.frontend("http", plain, redirect.as_slice())];
     if let Some((tls, certificates)) = tls {
         let secure = secure.into_iter().map(|bind| Bind {
             tls: Some(certificates.clone()),
             ..bind
         });
-        let hsts = tls.hsts_days.map(hsts).into_iter().collect();
-        frontends.push(frontend("https", secure.collect(), hsts));
+        let hsts = tls.hsts_days.map(hsts);
+        frontends.push(front.frontend("https", secure.collect(), hsts.as_slice()));
     }
     let mut backends = Vec::new();
     if has_web {
@@ -171,6 +179,25 @@ fn directories(placement: &Placement, files: &ProxyFiles, paths: &Paths) -> Vec<
     files.releases.iter().filter_map(directory).collect()
 }
 
+/// The certificates, with what the file asks of clients.
+fn with_clients(tls: &BalancerTls, certificates: Tls) -> Tls {
+    Tls {
+        min_version: tls.min_version,
+        client: tls.clients.as_ref().map(|clients| ClientCertificates {
+            ca: "client_ca".into(),
+            pem: Some(clients.pem.clone()),
+            required: clients.required,
+        }),
+        ..certificates
+    }
+}
+
+/// What `[balancer]` sets in the words of a proxy's file.
+fn settings(placement: &Placement) -> Cow<'_, BalancerProxy> {
+    let section = placement.config.balancer.as_ref();
+    section.map_or_else(Cow::default, |section| Cow::Borrowed(&section.proxy))
+}
+
 fn hsts(days: u16) -> Rule {
     Rule::hsts(Duration::from_secs(u64::from(days) * 24 * 60 * 60), "")
 }
@@ -182,10 +209,8 @@ fn web(
     files: Vec<PathBuf>,
     paths: &Paths,
 ) -> (Vec<Frontend>, Vec<Backend>) {
-    let balancers = servers_of(placement, Tier::Balancer);
-    let mut trusted: Vec<IpNet> = balancers
-        .filter_map(|server| Some(host(location(placement, server)?.address)))
-        .collect();
+    let settings = settings(placement);
+    let mut trusted = front::balancers(placement);
     if trusted.is_empty() {
         trusted.clone_from(&placement.network.trusted);
     }
@@ -193,7 +218,7 @@ fn web(
     let section = placement.config.balancer.iter();
     trusted.extend(section.flat_map(|balancer| &balancer.trust));
     let mode = Mode::Http {
-        routes: vec![probe_route(), route(files, "app")],
+        routes: web_routes(placement, files, &settings),
         trusted,
     };
     let bind = Bind {
@@ -201,9 +226,57 @@ fn web(
         ..bind(placement, address)
     };
     (
-        vec![http_frontend("http", vec![bind], mode)],
+        vec![Frontend {
+            maxconn: front::connections_behind(placement, MAX_CLIENTS),
+            timeouts: behind(&settings),
+            ..http_frontend("http", vec![bind], mode)
+        }],
         vec![app_backend(placement, Tier::Web, paths)],
     )
+}
+
+/// Files first, then the app tier: at once for its own paths, and elsewhere where nothing answers in a missing file's place.
+fn web_routes(placement: &Placement, files: Vec<PathBuf>, settings: &BalancerProxy) -> Vec<Route> {
+    let section = placement.config.web.as_ref();
+    let app_paths = section.map_or(&[][..], |web| &web.app_paths);
+    let options = section.map(|web| web.files.clone()).unwrap_or_default();
+    let compress = section.and_then(|web| web.compress.clone());
+    let own = app_paths.iter().map(|path| Route {
+        path_prefix: path.clone(),
+        file_options: FileOptions {
+            tries: Vec::new(),
+            not_found: None,
+            ..options.clone()
+        },
+        compress: compress.clone(),
+        files: files.clone(),
+        allowance: front::allowance_behind(settings),
+        ..Route::to("app")
+    });
+    let mut routes = vec![probe_route()];
+    routes.extend(own);
+    routes.push(Route {
+        file_options: options,
+        compress: compress.clone(),
+        files,
+        allowance: front::allowance_behind(settings),
+        ..Route::to("app")
+    });
+    routes
+}
+
+/// The balancers' clients may be silent for as long behind them.
+fn behind(settings: &BalancerProxy) -> ClientTimeouts {
+    let usual = ClientTimeouts::default();
+    settings
+        .client_timeouts
+        .as_ref()
+        .map_or(usual.clone(), |set| ClientTimeouts {
+            idle: set.idle.max(usual.idle),
+            tunnel: set.tunnel.max(usual.tunnel),
+            body_rate: set.body_rate.min(usual.body_rate),
+            ..usual
+        })
 }
 
 /// The instances that speak TLS, and the local ports of the database.
@@ -253,6 +326,8 @@ fn web_backend(placement: &Placement, paths: &Paths) -> Backend {
             },
             port: None,
             host: None,
+            headers: BTreeMap::new(),
+            status: Vec::new(),
             interval: Duration::from_millis(250),
             fast_interval: Duration::from_millis(100),
             connect: CHECK_CONNECT,
@@ -262,9 +337,10 @@ fn web_backend(placement: &Placement, paths: &Paths) -> Backend {
         }),
         timeouts: ServerTimeouts {
             connect: to_connect(&members),
-            response: Duration::from_secs(45),
+            response: front::patience_with_web(&settings(placement)),
             ..ServerTimeouts::default()
         },
+        ejection: front::ejection_of_web(&settings(placement)),
         ..Backend::new("web", members)
     }
 }
@@ -273,40 +349,63 @@ fn web_backend(placement: &Placement, paths: &Paths) -> Backend {
 /// has lost power accepts no connection, which is detected after 300 + 150 + 100 + 150 ms at most.
 fn app_backend(placement: &Placement, sender: Tier, paths: &Paths) -> Backend {
     let senders = servers_of(placement, sender).count();
+    let section = &placement.config.app;
     let member = |(name, placed): (&InstanceName, &PlacedInstance)| {
         let address = address_of_instance(placement, *name)?;
         Some(Server {
-            maxconn: placement.config.app.maxconn.map(|all| share(all, senders)),
+            maxconn: section.maxconn.map(|all| share(all, senders)),
             admin: match placed.phase {
                 Phase::Serve => server_admin(placement, name.server),
                 Phase::Drain => Admin::Drain,
             },
             check_path: placed.health.clone(),
+            check_port: section.check.port.filter(|_| !placed.encrypted),
             tls: placed.encrypted.then(|| encrypted::with_instance(paths)),
             ..Server::new(TrafficTarget::Instance(*name).to_string(), address)
         })
     };
     let members: Vec<Server> = placement.instances.iter().filter_map(member).collect();
+    let settings = settings(placement);
+    let timeouts = front::timeouts(&settings, sender);
     Backend {
-        algorithm: Algorithm::LeastConn,
-        check: Some(Check {
-            kind: CheckKind::Http {
-                path: placement.config.app.health.clone(),
-            },
-            port: None,
-            host: None,
-            interval: Duration::from_millis(300),
-            fast_interval: Duration::from_millis(100),
-            connect: CHECK_CONNECT,
-            timeout: Duration::from_secs(1),
-            rise: 2,
-            fall: 2,
-        }),
+        algorithm: settings.algorithm.clone().unwrap_or(Algorithm::LeastConn),
+        sticky: settings.sticky.clone(),
+        slow_start: settings.slow_start,
+        check: Some(instance_check(&placement.config)),
+        ejection: section.ejection.unwrap_or_default(),
+        slow_ejection: section.slow_ejection,
+        count_tunnels: section.count_tunnels,
         timeouts: ServerTimeouts {
             connect: to_connect(&members),
-            ..ServerTimeouts::default()
+            queue_size: section.queue_size.unwrap_or(timeouts.queue_size),
+            ..timeouts
         },
         ..Backend::new("app", members)
+    }
+}
+
+/// How proxies check an instance.
+fn instance_check(config: &Config) -> Check {
+    const FAST: Duration = Duration::from_millis(100);
+    let set = &config.app.check;
+    let interval = set.interval.unwrap_or(Duration::from_millis(300));
+    Check {
+        kind: CheckKind::Http {
+            path: config.app.health.clone(),
+        },
+        port: None,
+        host: Some(config.health_host().into()),
+        headers: set.headers.clone(),
+        status: match &*set.status {
+            [] => vec![HealthCheck::STATUS],
+            set => set.to_vec(),
+        },
+        interval,
+        fast_interval: FAST.min(interval),
+        connect: CHECK_CONNECT,
+        timeout: set.timeout.unwrap_or(Duration::from_secs(1)),
+        rise: 2,
+        fall: set.fall.unwrap_or(2),
     }
 }
 
@@ -338,7 +437,7 @@ fn http_frontend(name: &str, binds: Vec<Bind>, mode: Mode) -> Frontend {
 }
 
 /// The target of probes: the proxy answers by itself.
-fn probe_route() -> Route {
+pub(super) fn probe_route() -> Route {
     Route {
         path_prefix: PROBE_PATH.into(),
         rules: vec![Rule::Return(Fixed {
@@ -369,13 +468,6 @@ fn health_route(leaves: bool, target: &str) -> Route {
     }
 }
 
-fn route(files: Vec<PathBuf>, backend: &str) -> Route {
-    Route {
-        files,
-        ..Route::to(backend)
-    }
-}
-
 /// A bind on which only trusted senders may declare the client address.
 fn bind(placement: &Placement, address: SocketAddr) -> Bind {
     Bind {
@@ -394,6 +486,6 @@ fn door_bind(placement: &Placement, address: SocketAddr) -> Bind {
     bind
 }
 
-fn host(address: IpAddr) -> IpNet {
+pub(super) fn host(address: IpAddr) -> IpNet {
     IpNet::from(address)
 }

@@ -3,13 +3,15 @@ use gaiola_model::Inventory;
 use gaiola_model::config::{App, Balancer, Config, Database, Web};
 use gaiola_model::placement::{CertificateCopy, ProxyFiles};
 use gaiola_model::placement::{Release, ReleaseNumber};
-use gaiola_model::proxy::{Admin, Frontend, Mode, ProxyConfig, Rule};
+use gaiola_model::proxy::{
+    Admin, Compression, Frontend, Mode, ProxyConfig, Rule, SlowEjection, StatusRange,
+};
 use gaiola_model::{Desired, Revision};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-fn site(balancers: u16, webs: u16, databases: u16) -> Placement {
+pub(super) fn site(balancers: u16, webs: u16, databases: u16) -> Placement {
     let config = Config {
         site: "site".parse().unwrap(),
         balancer: (balancers > 0).then(|| Balancer {
@@ -19,7 +21,7 @@ fn site(balancers: u16, webs: u16, databases: u16) -> Placement {
         }),
         web: (webs > 0).then(|| Web {
             servers: webs,
-            root: "public".into(),
+            ..Web::default()
         }),
         app: App {
             servers: 2,
@@ -30,6 +32,7 @@ fn site(balancers: u16, webs: u16, databases: u16) -> Placement {
             maxconn: Some(5),
             grace: Duration::from_secs(10),
             env: Default::default(),
+            ..App::new("")
         },
         workers: Default::default(),
         database: (databases > 0).then_some(Database {
@@ -61,7 +64,7 @@ fn paths() -> Paths {
     }
 }
 
-fn proxy(placement: &Placement, server: &str) -> ProxyConfig {
+pub(super) fn proxy(placement: &Placement, server: &str) -> ProxyConfig {
     config_of(placement, server.parse().unwrap()).unwrap()
 }
 
@@ -218,6 +221,29 @@ fn a_web_server_serves_the_files_that_it_has_and_the_members_of_the_placement() 
     };
     assert_eq!(routes[1].files, [PathBuf::from("/releases/6/public")]);
     assert_eq!(names(&config), names(&proxy(&placement, "web1")));
+}
+
+#[test]
+fn web_servers_answer_for_missing_files_except_at_the_paths_of_the_app_tier() {
+    let mut placement = site(1, 1, 0);
+    let web = placement.config.web.as_mut().unwrap();
+    web.files.tries = vec!["/index.html".into()];
+    web.app_paths = vec!["/api".into()];
+    web.compress = Some(Compression::default());
+    let config = proxy(&placement, "web1");
+    let Mode::Http { routes, .. } = &config.frontends[0].mode else {
+        panic!("HTTP")
+    };
+    let served = |route: &gaiola_model::proxy::Route| {
+        (route.path_prefix.clone(), route.file_options.tries.len())
+    };
+    let served: Vec<_> = routes[1..].iter().map(served).collect();
+    assert_eq!(served, [("/api".into(), 0), ("/".into(), 1)]);
+    let to_app = |route: &gaiola_model::proxy::Route| {
+        route.backend.as_deref() == Some("app") && !route.files.is_empty()
+    };
+    assert!(routes[1..].iter().all(to_app));
+    assert!(routes[1..].iter().all(|route| route.compress.is_some()));
 }
 
 #[test]
@@ -430,4 +456,51 @@ fn clients_are_led_to_open_doors_only() {
     let door = "10.77.0.100:80".parse().unwrap();
     assert_eq!(front_door(&placement), [door]);
     assert!(speaks_proxy_protocol(&placement, door));
+}
+
+#[test]
+fn instances_are_checked_as_the_file_says() {
+    let mut placement = site(1, 1, 0);
+    let check = |placement: &Placement| {
+        let backends = proxy(placement, "web1").backends;
+        backends[0].check.clone().unwrap()
+    };
+    let usual = check(&placement);
+    assert_eq!(usual.host.as_deref(), Some("localhost"));
+    assert!(usual.accepts(200) && !usual.accepts(302));
+    assert_eq!(usual.interval, Duration::from_millis(300));
+    let set = &mut placement.config.app.check;
+    set.host = Some("shop.example".into());
+    set.headers = [("X-Probe".into(), "1".into())].into();
+    set.status = vec![StatusRange::only(204)];
+    (set.interval, set.fall) = (Some(Duration::from_secs(2)), Some(5));
+    set.port = Some(9000);
+    let own = check(&placement);
+    assert_eq!(own.host.as_deref(), Some("shop.example"));
+    assert!(own.accepts(204) && !own.accepts(200));
+    assert_eq!((own.interval, own.fall), (Duration::from_secs(2), 5));
+    assert_eq!(own.headers["X-Probe"], "1");
+    let servers = &proxy(&placement, "web1").backends[0].servers;
+    assert!(servers.iter().all(|server| server.check_port == Some(9000)));
+}
+
+#[test]
+fn an_instance_takes_as_much_as_the_file_says() {
+    let mut placement = site(1, 1, 0);
+    let app = &mut placement.config.app;
+    (app.maxconn, app.queue_size) = (None, Some(7));
+    app.slow_ejection = Some(SlowEjection {
+        factor: 300,
+        after: Duration::from_secs(10),
+    });
+    let backend = &proxy(&placement, "web1").backends[0];
+    assert!(
+        backend
+            .servers
+            .iter()
+            .all(|server| server.maxconn.is_none())
+    );
+    assert_eq!(backend.timeouts.queue_size, 7);
+    assert_eq!(backend.slow_ejection, placement.config.app.slow_ejection);
+    assert!(!backend.count_tunnels);
 }

@@ -35,7 +35,7 @@ pub(super) fn first(fields: &[Field], name: FieldName) -> Option<Span> {
 
 macro_rules! names {
     ($($variant:ident $text:literal,)*) => {
-        /// The fields that framing, routing or forwarding depend on, and those the file handler reads.
+        /// The fields that framing, routing or forwarding depend on, and those that answering with files and compressing read.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum FieldName {
             $(#[doc = concat!("`", $text, "`.")] $variant,)*
@@ -94,8 +94,17 @@ names! {
     Server "Server",
     Range "Range",
     IfRange "If-Range",
+    IfMatch "If-Match",
     IfNoneMatch "If-None-Match",
     IfModifiedSince "If-Modified-Since",
+    IfUnmodifiedSince "If-Unmodified-Since",
+    AcceptEncoding "Accept-Encoding",
+    ContentEncoding "Content-Encoding",
+    ContentType "Content-Type",
+    ContentRange "Content-Range",
+    CacheControl "Cache-Control",
+    ETag "ETag",
+    Vary "Vary",
     Cookie "Cookie",
     SetCookie "Set-Cookie",
 }
@@ -103,7 +112,7 @@ names! {
 /// Longer than every known name.
 const LENGTHS: usize = 32;
 
-/// The one known name of each length and first letter, as its index in [`FieldName::ALL`] plus one; 0 is none. So a
+/// The one known name of each length, and first and last letter, as its index in [`FieldName::ALL`] plus one; 0 is none. So a
 /// lookup compares a name with at most one other.
 static CANDIDATES: [[u8; 32]; LENGTHS] = candidates();
 
@@ -112,18 +121,22 @@ const fn candidates() -> [[u8; 32]; LENGTHS] {
     let mut place = 0u8;
     while (place as usize) < FieldName::ALL.len() {
         let text = FieldName::ALL[place as usize].text().as_bytes();
-        let slot = &mut table[text.len()][(text[0] % 32) as usize];
-        assert!(*slot == 0, "two names share their length and first letter");
+        let slot = &mut table[text.len()][ends(text[0], text[text.len() - 1])];
+        assert!(*slot == 0, "two names share their length and their ends");
         place += 1;
         *slot = place;
     }
     table
 }
 
+/// The same number for upper and lower case.
+const fn ends(first: u8, last: u8) -> usize {
+    ((first % 32 + last % 32) % 32) as usize
+}
+
 /// The only known name that this can be.
 fn candidate(name: &[u8]) -> Option<FieldName> {
-    let first = name.first()?;
-    let place = CANDIDATES.get(name.len())?[usize::from(first % 32)];
+    let place = CANDIDATES.get(name.len())?[ends(*name.first()?, *name.last()?)];
     let place = usize::from(place).checked_sub(1)?;
     FieldName::ALL.get(place).copied()
 }

@@ -40,6 +40,14 @@ pub struct Backend {
     /// The cookie that keeps a client on its server. HTTP only.
     #[serde(default)]
     pub sticky: Option<Sticky>,
+    /// Whether a request whose connection has switched to another protocol (WebSocket) goes on counting towards its server's
+    /// maxconn. Default `true`, as in HAProxy.
+    #[serde(default = "counts")]
+    pub count_tunnels: bool,
+}
+
+const fn counts() -> bool {
+    true
 }
 
 impl Backend {
@@ -59,6 +67,7 @@ impl Backend {
             ejection: Ejection::default(),
             exclusive: false,
             sticky: None,
+            count_tunnels: true,
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::{
     HandOver, LateCounts, ProxyConfig, ProxyStat, ServerOrder, SessionsStat, TakenOver, TicketKey,
 };
-use crate::placement::Revision;
+use crate::revision::Revision;
 use serde::{Deserialize, Serialize};
 
 /// A command to a proxy through its control socket, from the agent or an operator: one JSON value a line, each answered

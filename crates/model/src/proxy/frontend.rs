@@ -1,6 +1,6 @@
 //! Listeners, and what happens to the connections they accept.
 
-use super::{Address, Allowance, Conditions, Rule, Tls};
+use super::{Address, Allowance, Compression, Conditions, FileOptions, Rule, Tls};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -26,6 +26,21 @@ pub struct Frontend {
     /// Files with the bodies of our own responses with these statuses. They are read with the configuration.
     #[serde(default)]
     pub error_pages: BTreeMap<u16, PathBuf>,
+    /// The same bodies, where they come with the configuration instead of from files.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pages: BTreeMap<u16, InlinePage>,
+    /// Whether responses have the request's id in `X-Request-ID`, in place of a server's own. Ours have it always.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub return_request_id: bool,
+}
+
+/// The body of an error, with its type.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InlinePage {
+    /// `Content-Type`.
+    pub content_type: String,
+    /// The body.
+    pub body: String,
 }
 
 impl Frontend {
@@ -39,6 +54,8 @@ impl Frontend {
             timeouts: ClientTimeouts::default(),
             connection_limit: None,
             error_pages: BTreeMap::new(),
+            pages: BTreeMap::new(),
+            return_request_id: false,
         }
     }
 }
@@ -148,6 +165,12 @@ pub struct Route {
     /// Directories searched for a file first, in this order; the request goes to `backend` if none has it. Only GET and
     /// HEAD are answered with files.
     pub files: Vec<PathBuf>,
+    /// How they are served.
+    #[serde(default, skip_serializing_if = "FileOptions::is_default")]
+    pub file_options: FileOptions,
+    /// How responses are compressed; `None`: they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compress: Option<Compression>,
     /// Name of the backend. Without one, a request that neither a rule nor a file answers gets 404.
     #[serde(default)]
     pub backend: Option<String>,
@@ -162,6 +185,8 @@ impl Default for Route {
             rules: Vec::new(),
             allowance: Allowance::default(),
             files: Vec::new(),
+            file_options: FileOptions::default(),
+            compress: None,
             backend: None,
         }
     }

@@ -1,7 +1,7 @@
 //! What a proxy reports to an operator, and what an operator may change on it.
 
 use super::{Address, Admin, Limit};
-use crate::placement::Revision;
+use crate::revision::Revision;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 

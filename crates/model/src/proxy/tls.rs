@@ -66,6 +66,9 @@ pub enum TlsVersion {
 pub struct ClientCertificates {
     /// PEM file of the CAs that must have issued them.
     pub ca: PathBuf,
+    /// Its contents, where they come with the configuration: then the file is not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pem: Option<String>,
     /// Whether clients without one are rejected.
     pub required: bool,
 }

@@ -1,11 +1,12 @@
 //! The access log of a proxy.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Target and format of the access log, which has a line for each request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessLog {
     /// The target.
     pub to: LogTarget,
@@ -24,7 +25,8 @@ impl From<PathBuf> for AccessLog {
 }
 
 /// The target of a log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LogTarget {
     /// A file to append to.
     File(PathBuf),
@@ -48,7 +50,8 @@ impl fmt::Display for LogTarget {
 }
 
 /// The format of log lines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// A JSON object.
     #[default]
@@ -60,8 +63,24 @@ pub enum LogFormat {
 }
 
 /// The syslog facility of the lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Facility(u8);
+
+impl TryFrom<String> for Facility {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        Self::of(&name).ok_or(name)
+    }
+}
+
+impl From<Facility> for String {
+    fn from(facility: Facility) -> Self {
+        let name = Facility::NAMES.get(usize::from(facility.0));
+        name.copied().unwrap_or_default().into()
+    }
+}
 
 impl Facility {
     /// Facility names as in HAProxy, by number.

@@ -114,7 +114,7 @@ impl Probe {
             CheckKind::Tls => Ok(format!("TLS handshake in {} ms", millis(started))),
             CheckKind::Http { path } => {
                 let status = self.get(stream, path).await?;
-                judge(status, (200..400).contains(&status), started)
+                judge(status, self.check.accepts(status), started)
             }
             CheckKind::Https { path, .. } => {
                 let status = self.get(stream, path).await?;
@@ -130,9 +130,13 @@ impl Probe {
 
     async fn get(&self, mut stream: Stream, path: &str) -> IoResult<u16> {
         let host = self.check.host.as_deref().unwrap_or(Check::HOST);
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: gaiola-check\r\nConnection: close\r\n\r\n"
+        let mut request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: gaiola-check\r\nConnection: close\r\n"
         );
+        for (name, value) in &self.check.headers {
+            request.extend([name, ": ", value, "\r\n"]);
+        }
+        request.push_str("\r\n");
         stream.write_all(request.as_bytes()).await?;
         stream.flush().await?;
         // "HTTP/1.1 200"

@@ -57,7 +57,7 @@ impl Exchange<'_> {
     /// Sends a file. `rest`: what follows the request, if the connection is kept.
     pub(super) async fn answer_with_file(
         &mut self,
-        answer: &files::FileResponse<'_>,
+        mut answer: files::FileResponse<'_>,
         rest: Option<Range<usize>>,
     ) -> End {
         self.record.status = answer.status;

@@ -18,12 +18,13 @@ use crate::io::{Buffer, Stream, Tcp, Timer, Window};
 use crate::log::Leg;
 use crate::serving::{Backend, Server};
 use crate::worker::Worker;
+use gaiola_core::compression;
 use gaiola_core::forward::Outgoing;
 use gaiola_core::retry::Failure;
 use gaiola_core::rule::Rules;
 use gaiola_core::sticky::Jar;
 use gaiola_core::termination::{Cause, Phase};
-use gaiola_model::proxy::{Admission, OnMarkedDown};
+use gaiola_model::proxy::{Admission, Compression, OnMarkedDown};
 use receiving::Receiving;
 use sending::{Pace, Sending};
 use std::borrow::Cow;
@@ -81,10 +82,15 @@ pub(super) struct Policy<'a> {
     /// What the route does to the response.
     rules: Option<&'a Rules>,
     on_marked_down: OnMarkedDown,
+    /// How the route has responses compressed, and for whom.
+    compress: Option<&'a Compression>,
+    reader: compression::Client,
     /// The name of this proxy, as one hop.
     hop: &'a str,
     /// Name of the cookie that only we set.
     own_cookie: Option<&'a str>,
+    /// Whether the response has the request's id in `X-Request-ID`.
+    own_request_id: bool,
     /// Whether the client's connection may be kept alive, as far as the request is concerned.
     keep_alive: bool,
     /// The local address that the client connected to, which the worker may have stopped to serve.
@@ -100,7 +106,8 @@ impl<'a> Policy<'a> {
         routed: &Routed<'a>,
         backend: &'a Backend,
     ) -> Self {
-        let timeouts = &routed.serving.of(routed.frontend).1.timeouts;
+        let frontend = routed.serving.of(routed.frontend).1;
+        let timeouts = &frontend.timeouts;
         let response = routed.allowance.response;
         Self {
             client_limit: timeouts.idle,
@@ -109,8 +116,11 @@ impl<'a> Policy<'a> {
             response_limit: response.unwrap_or(backend.config.timeouts.response),
             rules: routed.rules,
             on_marked_down: backend.config.on_marked_down,
+            compress: routed.compress,
+            reader: routed.reader,
             hop: &routed.serving.config().server,
             own_cookie: backend.jar.as_ref().map(Jar::name),
+            own_request_id: frontend.return_request_id,
             keep_alive: routed.keep_alive,
             local: origin.local,
             worker,

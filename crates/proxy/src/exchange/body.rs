@@ -1,7 +1,7 @@
 //! Finds the end of a body.
 
 use gaiola_model::http::Framing;
-use gaiola_wire::http1::{BadChunk, ChunkDecoder};
+use gaiola_wire::http1::{BadChunk, ChunkDecoder, Part};
 
 /// The rest of a body.
 #[derive(Clone, Debug)]
@@ -49,6 +49,18 @@ impl Body {
             }
             Self::Chunked(chunks) => chunks.decode(bytes).map(|decoded| decoded.taken),
             Self::UntilClose => Ok(bytes.len()),
+        }
+    }
+
+    /// Takes the next run of these bytes, and says whether they are contents or the framing of chunks. There is at least one
+    /// byte unless there are none or the body has ended.
+    ///
+    /// # Errors
+    /// The chunks are malformed.
+    pub(super) fn next_part(&mut self, bytes: &[u8]) -> Result<(Part, usize), BadChunk> {
+        match self {
+            Self::Chunked(chunks) => chunks.next_part(bytes),
+            Self::Length(_) | Self::UntilClose => Ok((Part::Data, self.take(bytes)?)),
         }
     }
 }

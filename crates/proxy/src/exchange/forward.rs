@@ -116,7 +116,7 @@ impl Exchange<'_> {
             Err(none) => return Ok(self.answer_no_server(routed, none).await),
         };
         self.note_choice(routed, target, attempts, &permit);
-        self.set_cookie(target, permit.index);
+        self.set_lines(routed, target, permit.index);
         let connected = self.connect(target.backend, permit, attempts.fresh).await;
         let Some(connected) = connected else {
             return Ok(self.client_left(Phase::Connect));
@@ -321,6 +321,7 @@ impl Exchange<'_> {
         let silence = routed.serving.of(routed.frontend).1.timeouts.tunnel;
         let first = response.as_ref().map_or(&[][..], Buffer::filled);
         let server = Rc::clone(&connection.permit.server);
+        connection.permit.becomes_tunnel();
         let end = tunnel(
             (self.downstream.stream, self.request.buffer.filled()),
             (&mut connection.stream, first),

@@ -99,10 +99,16 @@ pub(crate) struct Permit {
     backend: Rc<Backend>,
 }
 
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.server.leave();
-        self.backend.lighten(self.index);
+impl Permit {
+    /// The connection has switched to another protocol: the slot is given back now, unless such connections count.
+    pub(crate) fn becomes_tunnel(&mut self) {
+        if !self.backend.config.count_tunnels {
+            self.give_slot_back();
+            self.backend.lighten(self.index);
+        }
+    }
+
+    fn give_slot_back(&mut self) {
         let Some(slot) = self.slot.take() else {
             return;
         };
@@ -114,6 +120,14 @@ impl Drop for Permit {
             (false, true) => slot.pass_to_its_own(),
             (false, false) => slot.return_unoffered(),
         }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.server.leave();
+        self.backend.lighten(self.index);
+        self.give_slot_back();
     }
 }
 
@@ -405,9 +419,13 @@ impl Backend {
 
     fn in_flight_of(&self, index: usize) -> u32 {
         let member = &self.servers[index].member;
+        let all = || u32::try_from(member.in_flight()).unwrap_or(u32::MAX);
         match self.limits[index] {
-            Some(_) => member.taken(),
-            None => u32::try_from(member.in_flight()).unwrap_or(u32::MAX),
+            Some(_) if self.config.count_tunnels => member.taken(),
+            // Tunnels weigh in the choice; alone they never make a server full.
+            Some(limit) if member.taken() < limit => all().min(limit.saturating_sub(1)),
+            Some(limit) => all().max(limit),
+            None => all(),
         }
     }
 

@@ -4,6 +4,7 @@ use super::certificates::Certificates;
 use super::error::TlsError;
 use super::servers::Reading;
 use super::{provider, verifier_of};
+use gaiola_model::proxy::ClientCertificates;
 use std::cell::RefCell;
 use std::path::Path;
 
@@ -21,7 +22,12 @@ impl Files {
 
     /// Mistakes in a file of CAs for client certificates.
     pub(crate) fn client_cas(&self, path: &Path) -> Vec<String> {
-        mistake(verifier_of(path, true, &provider()))
+        let clients = ClientCertificates {
+            ca: path.into(),
+            pem: None,
+            required: true,
+        };
+        mistake(verifier_of(&clients, &provider()))
     }
 
     /// Mistakes in a file of CAs for server certificates, or in the system's.

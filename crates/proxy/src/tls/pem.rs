@@ -16,10 +16,17 @@ const WIDE_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 /// # Errors
 /// The file, and what is wrong with it.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let text = read(path)?;
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    certificates_in(path, &read(path)?)
+}
+
+/// As [`certificates`], of a file that was read.
+pub(super) fn certificates_in(
+    path: &Path,
+    text: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
     let all = all.map_err(|error| {
-        let why = if is_encrypted(&text) {
+        let why = if is_encrypted(text) {
             TlsFileError::Encrypted
         } else {
             TlsFileError::Pem(error)

@@ -312,6 +312,8 @@ fn a_server_that_came_up_again_starts_with_a_small_share() {
         kind: CheckKind::Http { path: "/up".into() },
         port: None,
         host: None,
+        headers: std::collections::BTreeMap::new(),
+        status: Vec::new(),
         interval: Duration::from_millis(20),
         fast_interval: Duration::from_millis(20),
         connect: LONG,

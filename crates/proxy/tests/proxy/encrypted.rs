@@ -45,6 +45,7 @@ impl Site {
             key: Some(self.certificate.clone()),
             client: Some(ClientCertificates {
                 ca: self.ca(),
+                pem: None,
                 required: true,
             }),
             ..Tls::new(vec![self.certificate.clone()])

@@ -13,6 +13,8 @@ fn check() -> Check {
         kind: CheckKind::Http { path: "/up".into() },
         port: None,
         host: None,
+        headers: std::collections::BTreeMap::new(),
+        status: Vec::new(),
         interval: Duration::from_millis(50),
         fast_interval: Duration::from_millis(20),
         connect: Duration::from_millis(500),

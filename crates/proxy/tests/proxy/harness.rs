@@ -198,6 +198,8 @@ pub(crate) fn patient_check(kind: CheckKind) -> Check {
         kind,
         port: None,
         host: None,
+        headers: std::collections::BTreeMap::new(),
+        status: Vec::new(),
         interval: Duration::from_millis(50),
         fast_interval: Duration::from_millis(20),
         connect: Duration::from_secs(5),

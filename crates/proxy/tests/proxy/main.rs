@@ -4,6 +4,7 @@ mod admission;
 mod authority;
 mod balance;
 mod busy;
+mod compress;
 mod configuration;
 mod early;
 mod encrypted;

@@ -24,6 +24,8 @@ fn quick_check() -> Check {
         kind: CheckKind::Tcp,
         port: None,
         host: None,
+        headers: std::collections::BTreeMap::new(),
+        status: Vec::new(),
         interval: Duration::from_millis(50),
         fast_interval: Duration::from_millis(20),
         connect: Duration::from_millis(500),

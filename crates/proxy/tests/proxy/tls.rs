@@ -415,6 +415,7 @@ fn clients_are_asked_for_certificates() {
     let demand = |config: &mut ProxyConfig, required| {
         config.frontends[0].binds[0].tls.as_mut().unwrap().client = Some(ClientCertificates {
             ca: trusted.file("ca"),
+            pem: None,
             required,
         });
     };

@@ -1,10 +1,12 @@
+mod balancer;
 mod mistakes;
 
 use super::{ConfigErrors, Surroundings, VipRange, load_in};
 use gaiola_model::config::Variables;
 use gaiola_model::config::{
-    App, Balancer, BalancerTls, Database, Drill, DrillLimits, DrillWrite, Machine, Web,
+    App, Balancer, BalancerTls, Database, Drill, DrillLimits, DrillWrite, HealthCheck, Machine, Web,
 };
+use gaiola_model::proxy::{Compression, StatusRange};
 use gaiola_model::{Config, Tier};
 use proptest::prelude::*;
 use std::io;
@@ -27,6 +29,7 @@ tls = { certificates = ["tls/a.pem", "/etc/tls"], redirect = false, hsts = "365d
 trust = ["10.0.0.0/8", "2001:db8::7"]
 accept_proxy = true
 drain = "40s"
+compress = true
 
 [web]
 servers = 4
@@ -80,6 +83,7 @@ fn surroundings() -> Surroundings<'static> {
     let servers = "10.77.1.0/24".parse().unwrap();
     Surroundings {
         directory: None,
+        proxy: None,
         vips: Some(VipRange {
             networks: vec!["10.77.0.0/16".parse().unwrap()],
             taken: vec![(servers, "is a server's".into())],
@@ -126,6 +130,7 @@ fn every_key_is_read() {
                 certificates: vec!["tls/a.pem".into(), "/etc/tls".into()],
                 redirect: false,
                 hsts_days: Some(365),
+                ..BalancerTls::new(Vec::new())
             }),
             vip_command: Some("/usr/local/bin/move-vip".into()),
             trust: ["10.0.0.0/8", "2001:db8::7/128"]
@@ -133,10 +138,12 @@ fn every_key_is_read() {
                 .into(),
             accept_proxy: true,
             drain: Some(Duration::from_secs(40)),
+            proxy: Default::default(),
+            compress: Some(Compression::default()),
         }),
         web: Some(Web {
             servers: 4,
-            root: "public".into(),
+            ..Web::default()
         }),
         app: App {
             servers: 5,
@@ -147,6 +154,7 @@ fn every_key_is_read() {
             maxconn: Some(50),
             grace: Duration::from_secs(30),
             env: variables([("RATIO", "0.5"), ("THREADS", "8")]),
+            ..App::new("")
         },
         workers: Default::default(),
         database: Some(Database {
@@ -316,11 +324,20 @@ fn the_examples_of_the_documentation_are_read() {
         .skip(1)
         .filter_map(|rest| rest.split("```").next())
         .collect();
-    let [whole, least, on_machines, env, secrets, workers] = examples[..] else {
+    let [whole, least, on_machines, env, secrets, balancer, health, workers] = examples[..] else {
         panic!("{examples:?}")
     };
     let with_env = load(&format!("{whole}\n{env}")).unwrap();
     assert_eq!(with_env.env["WEB_CONCURRENCY"], "4");
+    let with_health = format!("site = 'a'\n[app]\nrun = 'x'\n{health}");
+    assert_eq!(load(&with_health).unwrap().app.check.fall, Some(3));
+    let with_balancer = format!("site = 'a'\n[app]\nrun = 'x'\n{balancer}");
+    let around = Surroundings {
+        read: Some(&|_| Ok("page".into())),
+        ..Surroundings::default()
+    };
+    let config = load_in(&with_balancer, &around).unwrap();
+    assert_eq!(config.host(), Some("shop.example.net"));
     assert!(load(whole).is_ok());
     let with_secrets = load(&format!("{whole}\n{secrets}")).unwrap();
     assert_eq!(
@@ -340,6 +357,29 @@ fn the_examples_of_the_documentation_are_read() {
         [
             "2:1: unknown key \"server\" in [balancer]; did you mean `servers`?",
             "5:10: `health` \"up\" does not begin with `/`; write it as \"/up\"",
+        ]
+    );
+}
+
+#[test]
+fn web_servers_may_answer_for_missing_files() {
+    let site = |web: &str| format!("site = 'a'\n[app]\nrun = 'x'\n[web]\n{web}");
+    let text = site(
+        "try = 'index.html'\napp_paths = ['/api', '/up/']\ncache_control = { '*' = 'no-cache' }",
+    );
+    let web = load(&text).unwrap().web.unwrap();
+    assert_eq!(web.files.tries, ["/index.html"]);
+    assert_eq!(web.app_paths, ["/api", "/up"]);
+    assert_eq!(web.files.cache_control[0].value, "no-cache");
+    assert_eq!(
+        said(&site(
+            "try = '{path}.html'\napp_paths = ['/api/*', 'x', '/']"
+        )),
+        [
+            "6:1: `app_paths` has no effect: every request that no file answers goes to the app tier; leave it out; it is for sites with a fixed name in `try`, or with `not_found`",
+            "6:14: `app_paths` \"/api/*\" contains \"*\", which no path has as it is compared; write it as \"/api\": all below it is meant too",
+            "6:24: `app_paths` \"x\" does not begin with `/`; write it as \"/x\": all below it is meant too",
+            "6:29: `app_paths` \"/\" matches no path, or all; write it as \"/api\": all below it is meant too",
         ]
     );
 }
@@ -502,4 +542,58 @@ proptest! {
         let loaded = load(&format!("site = 'a'\n[app]\nrun = 'x'\nservers = {servers}"));
         prop_assert_eq!(loaded.is_ok(), (1..=99).contains(&servers));
     }
+}
+
+#[test]
+fn health_is_a_path_or_a_table_with_more() {
+    let app = |lines: &str| {
+        let text = format!("site = 'a'\n[app]\nrun = 'x'\n{lines}");
+        load(&text).unwrap().app
+    };
+    let (usual, path) = (app(""), app("health = '/ok'"));
+    assert_eq!(
+        (usual.health.as_str(), path.health.as_str()),
+        ("/up", "/ok")
+    );
+    assert!(usual.check.is_usual() && path.check.is_usual());
+    let whole = app(
+        "health = { host = 'shop.example', headers = { X-Probe = '1' }, status = '200-299,401', \
+         interval = '2s', timeout = '1s', fall = 4, port = 9000 }",
+    );
+    let expected = HealthCheck {
+        host: Some("shop.example".into()),
+        headers: [("X-Probe".into(), "1".into())].into(),
+        status: vec![
+            StatusRange {
+                first: 200,
+                last: 299,
+            },
+            StatusRange::only(401),
+        ],
+        interval: Some(Duration::from_secs(2)),
+        timeout: Some(Duration::from_secs(1)),
+        fall: Some(4),
+        port: Some(9000),
+    };
+    assert_eq!((whole.health.as_str(), whole.check), ("/up", expected));
+    let one = app("health = { path = '/ok', status = 204 }");
+    assert_eq!(one.check.status, [StatusRange::only(204)]);
+}
+
+#[test]
+fn an_instance_has_a_maxconn_unless_the_file_wants_none() {
+    let app = |lines: &str| {
+        let text = format!("site = 'a'\n[app]\nrun = 'x'\n{lines}");
+        load(&text).unwrap().app
+    };
+    assert_eq!(app("").maxconn, Some(App::MAXCONN));
+    assert_eq!(app("maxconn = 5").maxconn, Some(5));
+    assert_eq!(app("maxconn = 'none'").maxconn, None);
+    let set = app(
+        "count_tunnels = true\nqueue_size = 50\nejection = { error_limit = 5 }\n\
+         slow_ejection = { factor = 300, after = '10s' }",
+    );
+    assert!(set.count_tunnels && set.queue_size == Some(50));
+    assert_eq!(set.ejection.unwrap().error_limit, 5);
+    assert_eq!(set.slow_ejection.unwrap().factor, 300);
 }

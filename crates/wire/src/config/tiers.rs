@@ -4,12 +4,15 @@ use super::env;
 use super::machines::{self, MACHINE, Sections};
 use super::workers::{self, WORKER};
 use super::{Surroundings, VipRange, value};
+use crate::compress;
 use crate::file::value::{Wrong, duration, network, url_path};
 use crate::file::{At, Elsewhere, Mistakes, Section, Words, checked, shown, text};
+use crate::{file_options, proxy_file};
 use gaiola_model::config::{
     App, Balancer, BalancerTls, Config, Database, Drill, DrillLimits, DrillWrite, MAX_INSTANCES,
     MAX_SERVERS, Machines, Web,
 };
+use gaiola_model::proxy::FileOptions;
 use gaiola_model::{SiteName, Tier};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +28,7 @@ pub(super) static WORDS: Words = Words {
     elsewhere: Some(Elsewhere {
         keys: crate::proxy_file::KEYS,
         kinds: &["", "balancer", "balancer.tls"],
-        answer: "a site's balancers do not have this setting yet",
+        answer: "a site's balancers do not have this setting",
         file: "the file of a proxy by itself, `gaiola proxy -f FILE` (docs/proxy.md)",
     }),
 };
@@ -60,10 +63,66 @@ const KEYS: &[(&str, &[&str])] = &[
             "trust",
             "accept_proxy",
             "drain",
+            "hosts",
+            "aliases",
+            "route",
+            "rule",
+            "limit",
+            "users",
+            "connection_limit",
+            "maxconn",
+            "max_body",
+            "max_head",
+            "error_pages",
+            "access_log",
+            "timeouts",
+            "balance",
+            "hash",
+            "sticky",
+            "slow_start",
+            "compress",
         ],
     ),
-    ("balancer.tls", &["certificates", "redirect", "hsts"]),
-    ("web", &["servers", "root"]),
+    (
+        "balancer.tls",
+        &[
+            "certificates",
+            "redirect",
+            "hsts",
+            "min_version",
+            "client_ca",
+            "client_certificate",
+        ],
+    ),
+    (
+        "balancer.timeouts",
+        &[
+            "http_request",
+            "http_keep_alive",
+            "http_body_rate",
+            "client",
+            "tunnel",
+            "server",
+            "queue",
+        ],
+    ),
+    (
+        "web",
+        &[
+            "servers",
+            "root",
+            "try",
+            "not_found",
+            "precompressed",
+            "cache_control",
+            "app_paths",
+            "compress",
+        ],
+    ),
+    ("balancer.compress", compress::KEYS),
+    ("balancer.compress.levels", compress::LEVELS),
+    ("web.compress", compress::KEYS),
+    ("web.compress.levels", compress::LEVELS),
     (
         "app",
         &[
@@ -73,11 +132,21 @@ const KEYS: &[(&str, &[&str])] = &[
             "release",
             "health",
             "maxconn",
+            "count_tunnels",
+            "queue_size",
+            "ejection",
+            "slow_ejection",
             "grace",
             "env",
         ],
     ),
     (WORKER, &["run", "servers", "instances", "grace"]),
+    (
+        "app.health",
+        &[
+            "path", "host", "headers", "status", "interval", "timeout", "fall", "port",
+        ],
+    ),
     ("database", &["servers", "strict", "maxconn", "wait"]),
     (
         "drill",
@@ -138,6 +207,12 @@ pub(super) fn config(
         machines: None,
     };
     env::bound(&config.app_env(), root, mistakes);
+    let encrypts = machines.as_ref().is_some_and(|machines| machines.encrypt);
+    if encrypts && config.app.check.port.is_some() {
+        let app = sections.tier(Tier::App);
+        app.into_iter()
+            .for_each(|section| no_port(section, mistakes));
+    }
     match machines {
         Some(machines) => config.set_machines(machines),
         None => {
@@ -190,6 +265,8 @@ fn balancer_of(
         None => vips(section, around.vips.as_ref(), mistakes),
         Some(machines) => vips_on_machines(section, machines, mistakes),
     };
+    let kinds = ["balancer.compress", "balancer.compress.levels"];
+    let compress = compress::read(section, kinds, mistakes).flatten();
     Balancer {
         vips,
         prefixes,
@@ -201,11 +278,14 @@ fn balancer_of(
                 }
                 unique("listen", &list, value::listen_port, mistakes)
             }),
-        tls: tls(section, mistakes),
+        tls: tls(section, around, mistakes),
+        proxy: around
+            .with_parts(|parts| proxy_file::balancer(section, compress.as_ref(), parts, mistakes)),
         vip_command: text(section, "vip_command", value::command, mistakes),
         accept_proxy: accepts_proxy(section, mistakes),
         trust: trusted(section, mistakes),
         drain: text(section, "drain", duration, mistakes),
+        compress,
         ..default
     }
 }
@@ -277,7 +357,11 @@ fn https_is_taken(listen: &At<Vec<At<String>>>, mistakes: &mut Mistakes<'_>) {
 }
 
 /// Certificates alone, or a table with more.
-fn tls(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Option<BalancerTls> {
+fn tls(
+    section: &Section<'_>,
+    around: &Surroundings<'_>,
+    mistakes: &mut Mistakes<'_>,
+) -> Option<BalancerTls> {
     const EXAMPLE: &str = "\"certificates/example.org.pem\"";
     if !section.has("tls") {
         return None;
@@ -293,7 +377,11 @@ fn tls(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Option<BalancerTls
         let hint = format!("add certificates = {EXAMPLE}");
         mistakes.missing(section.span(), what, hint);
     }
+    let (min_version, clients) =
+        around.with_parts(|parts| proxy_file::balancer_tls(&section, parts, mistakes));
     Some(BalancerTls {
+        min_version,
+        clients,
         redirect: section.boolean("redirect", mistakes).unwrap_or(true),
         hsts_days: text(&section, "hsts", value::days, mistakes),
         ..BalancerTls::new(paths("certificates", &certificates, mistakes))
@@ -307,10 +395,33 @@ fn paths(key: &str, written: &[At<String>], mistakes: &mut Mistakes<'_>) -> Vec<
 
 fn web(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Web {
     let default = Web::default();
+    let files = file_options::read(section, "web.cache_control", mistakes);
     Web {
         root: text(section, "root", value::inner_directory, mistakes).unwrap_or(default.root),
+        app_paths: app_paths(section, &files, mistakes),
+        compress: compress::read(section, ["web.compress", "web.compress.levels"], mistakes)
+            .flatten(),
+        files,
         ..default
     }
+}
+
+/// Paths that go to the app tier. Without `try` and `not_found` all do that are no files.
+fn app_paths(
+    section: &Section<'_>,
+    files: &FileOptions,
+    mistakes: &mut Mistakes<'_>,
+) -> Vec<String> {
+    let written = section.one_or_more("app_paths", "\"/api\"", mistakes);
+    if section.has("app_paths") && !files.ends_the_search() {
+        let span = section.key_span("app_paths").unwrap_or_default();
+        let what =
+            "`app_paths` has no effect: every request that no file answers goes to the app tier";
+        let hint = "leave it out; it is for sites with a fixed name in `try`, or with `not_found`";
+        mistakes.add(&span, what, hint);
+    }
+    let path = |path: &At<String>| checked("app_paths", path, value::app_path, mistakes);
+    written.iter().filter_map(path).collect()
 }
 
 fn app(
@@ -337,15 +448,40 @@ fn app(
         app.run = run;
     }
     app.release = text(section, "release", value::command, mistakes);
-    if let Some(health) = text(section, "health", url_path, mistakes) {
-        app.health = health;
+    let (path, check) = proxy_file::health(section, mistakes);
+    app.health = path.unwrap_or(app.health);
+    app.check = check;
+    app.maxconn = maxconn(section, mistakes).unwrap_or(app.maxconn);
+    app.count_tunnels = section
+        .boolean("count_tunnels", mistakes)
+        .unwrap_or_default();
+    app.queue_size = section.number("queue_size", 0..=1_000_000, mistakes);
+    if section.has("ejection") {
+        app.ejection = Some(proxy_file::ejection(section, mistakes));
     }
-    app.maxconn = section.number("maxconn", 1..=1_000_000, mistakes);
+    app.slow_ejection = proxy_file::slow_ejection(section, mistakes);
     if let Some(grace) = text(section, "grace", duration, mistakes) {
         app.grace = grace;
     }
     app.env = env::of_app(section, known, mistakes);
     app
+}
+
+/// A number, or `"none"`: no limit.
+fn maxconn(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Option<Option<u32>> {
+    if section.has_text("maxconn") {
+        return text(section, "maxconn", value::no_maxconn, mistakes).map(|()| None);
+    }
+    section.number("maxconn", 1..=1_000_000, mistakes).map(Some)
+}
+
+/// With TLS between the tiers a proxy stands in front of the instance's port, and of no other.
+fn no_port(section: &Section<'_>, mistakes: &mut Mistakes<'_>) {
+    if let Some(span) = section.key_span("health") {
+        let what = "`port` of `health` does not go with `encrypt` of [machines]";
+        let hint = "leave it out: the instance's own port is checked, by TLS";
+        mistakes.add(&span, what, hint);
+    }
 }
 
 fn database(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Database {

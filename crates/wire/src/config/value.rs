@@ -183,6 +183,31 @@ pub(super) fn inner_directory(text: &str) -> Result<String, Wrong> {
     Ok(names.join("/"))
 }
 
+/// A path that goes to the app tier with all below it, compared decoded.
+pub(super) fn app_path(text: &str) -> Result<String, Wrong> {
+    let hint = |plain: &str| {
+        let plain = plain.trim_end_matches('/');
+        let plain = if plain.is_empty() { "/api" } else { plain };
+        format!("write it as \"{plain}\": all below it is meant too")
+    };
+    let Some(inner) = text.strip_prefix('/') else {
+        return Err(("does not begin with `/`".into(), hint(&format!("/{text}"))));
+    };
+    if let Some(at) = text.find(['*', '?', '%', ';', '#', '$', '^', '(']) {
+        let what = format!(
+            "contains {:?}, which no path has as it is compared",
+            &text[at..=at]
+        );
+        return Err((what, hint(&text[..at])));
+    }
+    let odd = |segment: &str| matches!(segment, "" | "." | "..");
+    let bare = inner.strip_suffix('/').unwrap_or(inner);
+    if bare.split('/').any(odd) || text.contains(char::is_control) {
+        return Err(("matches no path, or all".into(), hint("/api")));
+    }
+    Ok(format!("/{bare}"))
+}
+
 /// The path of a file or folder.
 pub(super) fn path(text: &str) -> Result<String, Wrong> {
     if text.is_empty() || text.contains('\0') {
@@ -211,6 +236,17 @@ pub(super) fn disk(text: &str) -> Result<u64, Wrong> {
         let hint = "write a size from 512MiB to 1024GiB: \"4GiB\"";
         ("is not a disk size".into(), hint.into())
     })
+}
+
+/// No limit of an instance's requests.
+pub(super) fn no_maxconn(text: &str) -> Result<(), Wrong> {
+    match text {
+        "none" => Ok(()),
+        _ => Err((
+            "is not a limit".into(),
+            "write a number without quotes, or \"none\"".into(),
+        )),
+    }
 }
 
 /// A command for `sh -c`.

@@ -28,9 +28,14 @@ pub(crate) struct Elsewhere {
 }
 
 impl Words {
-    /// The keys of this kind of section; `None`: the user chooses the keys.
+    /// The keys of this kind of section, which may be one of the other file's; `None`: the user chooses the keys.
     pub(super) fn keys_of(&self, kind: &str) -> Option<&'static [&'static str]> {
-        let found = self.keys.iter().find(|(name, _)| *name == kind);
+        let others = self.elsewhere.iter().flat_map(|other| other.keys);
+        let found = self
+            .keys
+            .iter()
+            .chain(others)
+            .find(|(name, _)| *name == kind);
         found.map(|(_, keys)| *keys)
     }
 

@@ -1,5 +1,6 @@
 //! `[backend.NAME]`.
 
+use super::balance::{ejection, slow_ejection};
 use super::{Reader, Reference, positive, value};
 use crate::file::{Section, text};
 use gaiola_model::proxy::{Backend, OnMarkedDown, ServerTimeouts};
@@ -46,9 +47,12 @@ impl Reader<'_, '_, '_> {
                 .boolean("all_spares", self.mistakes)
                 .unwrap_or_default(),
             slow_start: text(section, "slow_start", positive, self.mistakes),
-            slow_ejection: self.slow_ejection(section),
-            ejection: self.ejection(section),
+            slow_ejection: slow_ejection(section, self.mistakes),
+            ejection: ejection(section, self.mistakes),
             sticky: self.sticky(section),
+            count_tunnels: section
+                .boolean("count_tunnels", self.mistakes)
+                .unwrap_or(true),
             ..Backend::new(name, servers)
         };
         self.note_only_http(&backend, section);

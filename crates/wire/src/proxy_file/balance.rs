@@ -1,8 +1,8 @@
 //! How a backend chooses a server: `balance`, `hash`, `ejection` and `slow_ejection`.
 
-use super::{Reader, value};
+use super::{Reader, positive, value};
 use crate::file::value::Wrong;
-use crate::file::{Section, text};
+use crate::file::{Mistakes, Section, text};
 use gaiola_model::proxy::{Algorithm, Ejection, HashKey, Observe, SlowEjection};
 
 /// Highest percentage that makes sense anywhere.
@@ -78,40 +78,43 @@ impl Reader<'_, '_, '_> {
         let bound = section.number("bound", 100..=MOST_PERCENT, self.mistakes);
         Some(bound.unwrap_or(Algorithm::USUAL_BOUND))
     }
+}
 
-    /// Missing keys have their defaults.
-    pub(super) fn ejection(&mut self, section: &Section<'_>) -> Ejection {
-        let default = Ejection::default();
-        let Some(section) = section.table("ejection", "backend.NAME.ejection", self.mistakes)
-        else {
-            return default;
-        };
-        let time = self.span(&section, "time", default.time);
-        Ejection {
-            observe: text(&section, "observe", observe, self.mistakes).unwrap_or_default(),
-            error_limit: section
-                .number("error_limit", 1..=1_000_000, self.mistakes)
-                .unwrap_or(default.error_limit),
-            time,
-            max_time: self.span(&section, "max_time", default.max_time.max(time)),
-            max_share: section
-                .number("max_share", 1..=100, self.mistakes)
-                .unwrap_or(default.max_share),
-        }
+/// `ejection`: missing keys have their defaults.
+pub(crate) fn ejection(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Ejection {
+    let default = Ejection::default();
+    let Some(section) = section.table("ejection", "backend.NAME.ejection", mistakes) else {
+        return default;
+    };
+    let time = text(&section, "time", positive, mistakes).unwrap_or(default.time);
+    let max_time = text(&section, "max_time", positive, mistakes);
+    Ejection {
+        observe: text(&section, "observe", observe, mistakes).unwrap_or_default(),
+        error_limit: section
+            .number("error_limit", 1..=1_000_000, mistakes)
+            .unwrap_or(default.error_limit),
+        time,
+        max_time: max_time.unwrap_or(default.max_time.max(time)),
+        max_share: section
+            .number("max_share", 1..=100, mistakes)
+            .unwrap_or(default.max_share),
     }
+}
 
-    pub(super) fn slow_ejection(&mut self, section: &Section<'_>) -> Option<SlowEjection> {
-        let kind = "backend.NAME.slow_ejection";
-        let section = section.table("slow_ejection", kind, self.mistakes)?;
-        section.need("factor", "300", self.mistakes);
-        section.need("after", "\"10s\"", self.mistakes);
-        let factor = section.number("factor", 101..=MOST_PERCENT, self.mistakes);
-        let after = text(&section, "after", super::positive, self.mistakes);
-        Some(SlowEjection {
-            factor: factor?,
-            after: after?,
-        })
-    }
+/// `slow_ejection`.
+pub(crate) fn slow_ejection(
+    section: &Section<'_>,
+    mistakes: &mut Mistakes<'_>,
+) -> Option<SlowEjection> {
+    let section = section.table("slow_ejection", "backend.NAME.slow_ejection", mistakes)?;
+    section.need("factor", "300", mistakes);
+    section.need("after", "\"10s\"", mistakes);
+    let factor = section.number("factor", 101..=MOST_PERCENT, mistakes);
+    let after = text(&section, "after", positive, mistakes);
+    Some(SlowEjection {
+        factor: factor?,
+        after: after?,
+    })
 }
 
 fn observe(text: &str) -> Result<Observe, Wrong> {

@@ -124,7 +124,10 @@ impl Reader<'_, '_, '_> {
         paths
     }
 
-    fn client_certificates(&mut self, section: &Section<'_>) -> Option<ClientCertificates> {
+    pub(super) fn client_certificates(
+        &mut self,
+        section: &Section<'_>,
+    ) -> Option<ClientCertificates> {
         let ca = self.path_at(section, "client_ca");
         if let Some(ca) = &ca {
             self.ask(&ca.span, Part::ClientCas(&ca.value), CA_HINT);
@@ -136,6 +139,7 @@ impl Reader<'_, '_, '_> {
         }
         Some(ClientCertificates {
             ca: ca?.value,
+            pem: None,
             required: required.unwrap_or(true),
         })
     }

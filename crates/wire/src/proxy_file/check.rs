@@ -1,9 +1,11 @@
 //! A backend's check: a path, `"tcp"`, `"tls"`, or a table.
 
-use super::{Reader, value};
+use super::{Reader, positive, value};
 use crate::file::value::{Wrong, url_path};
-use crate::file::{At, Section, text};
-use gaiola_model::proxy::{Check, CheckKind};
+use crate::file::{At, Mistakes, Section, shown, text};
+use gaiola_model::config::HealthCheck;
+use gaiola_model::proxy::{Check, CheckKind, StatusRange};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -34,6 +36,8 @@ impl Reader<'_, '_, '_> {
         Some(Check {
             port: section.number("port", 1..=u16::MAX, self.mistakes),
             host: text(&section, "host", host, self.mistakes),
+            headers: headers(&section, "backend.NAME.check.headers", self.mistakes),
+            status: status(&section, self.mistakes),
             interval,
             fast_interval: self.span(&section, "fast_interval", interval),
             connect: self.span(&section, "connect", default.connect),
@@ -103,8 +107,10 @@ impl Reader<'_, '_, '_> {
 
     fn belongs_to_kinds(&mut self, section: &Section<'_>, kind: Kind) {
         use Kind::{Http, Patroni, Postgres};
-        let keys: [(&str, &[Kind], &str); 6] = [
+        let keys: [(&str, &[Kind], &str); 8] = [
             ("host", &[Http], "\"http\""),
+            ("headers", &[Http], "\"http\""),
+            ("status", &[Http], "\"http\""),
             ("path", &[Http, Patroni], "\"http\" or \"patroni\""),
             ("user", &[Postgres], "\"postgres\""),
             ("ca", &[Patroni], "\"patroni\""),
@@ -119,11 +125,150 @@ impl Reader<'_, '_, '_> {
     }
 }
 
+/// `health` of a site's `[app]`, in the words of an `http` check: a path, or a table. The path is `None` where none is written.
+pub(crate) fn health(
+    section: &Section<'_>,
+    mistakes: &mut Mistakes<'_>,
+) -> (Option<String>, HealthCheck) {
+    if !section.has_table("health") {
+        let path = text(section, "health", url_path, mistakes);
+        return (path, HealthCheck::default());
+    }
+    let Some(section) = section.table("health", "app.health", mistakes) else {
+        return Default::default();
+    };
+    let check = HealthCheck {
+        host: text(&section, "host", host, mistakes),
+        headers: headers(&section, "app.health.headers", mistakes),
+        status: status(&section, mistakes),
+        interval: text(&section, "interval", interval, mistakes),
+        timeout: text(&section, "timeout", timeout, mistakes),
+        fall: section.number("fall", 1..=1_000, mistakes),
+        port: section.number("port", 1..=u16::MAX, mistakes),
+    };
+    (text(&section, "path", url_path, mistakes), check)
+}
+
+/// Instances are asked so often by their agent and by every proxy.
+fn interval(text: &str) -> Result<Duration, Wrong> {
+    between(text, Duration::from_millis(100), Duration::from_secs(60))
+}
+
+/// While one is waited for, its server reports nothing new of the others.
+fn timeout(text: &str) -> Result<Duration, Wrong> {
+    between(text, Duration::from_millis(10), Duration::from_secs(10))
+}
+
+fn between(text: &str, least: Duration, most: Duration) -> Result<Duration, Wrong> {
+    let read = positive(text)?;
+    match (least..=most).contains(&read) {
+        true => Ok(read),
+        false => Err((
+            "is out of range".into(),
+            format!(
+                "it is from {} ms to {} s",
+                least.as_millis(),
+                most.as_secs()
+            ),
+        )),
+    }
+}
+
+/// Header fields of a check's request.
+fn headers(
+    section: &Section<'_>,
+    kind: &'static str,
+    mistakes: &mut Mistakes<'_>,
+) -> BTreeMap<String, String> {
+    let mut read = BTreeMap::new();
+    let Some(all) = section.table("headers", kind, mistakes) else {
+        return read;
+    };
+    for entry in all.entries() {
+        if let Err((what, hint)) = header_name(entry.value) {
+            mistakes.add(&entry.span, format!("{} {what}", shown(entry.value)), hint);
+        } else if let Some(value) = text(&all, entry.value, header_value, mistakes) {
+            read.insert(entry.value.to_owned(), value);
+        }
+    }
+    read
+}
+
+/// A field that the check does not send by itself.
+fn header_name(text: &str) -> Result<String, Wrong> {
+    const OURS: [&str; 5] = [
+        "host",
+        "connection",
+        "content-length",
+        "transfer-encoding",
+        "user-agent",
+    ];
+    if text.eq_ignore_ascii_case("host") {
+        return Err((
+            "has a key of its own".into(),
+            "write host = \"NAME\"".into(),
+        ));
+    }
+    if OURS.iter().any(|name| text.eq_ignore_ascii_case(name)) {
+        return Err(("is set by the check".into(), "leave it out".into()));
+    }
+    value::token(text)
+}
+
+fn header_value(text: &str) -> Result<String, Wrong> {
+    const LONGEST: usize = 1024;
+    let may = |byte: u8| (b' '..=b'~').contains(&byte);
+    if text.len() <= LONGEST && text.bytes().all(may) && text.trim() == text {
+        return Ok(text.to_owned());
+    }
+    Err((
+        "is not a header field's value".into(),
+        format!("use at most {LONGEST} printable characters of ASCII, without blanks around"),
+    ))
+}
+
+/// The statuses that pass: `200`, `"200-299"`, or several of either: `"200-299,401"`.
+fn status(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Vec<StatusRange> {
+    if section.has_text("status") {
+        return text(section, "status", statuses, mistakes).unwrap_or_default();
+    }
+    let one = section.number("status", 100..=599, mistakes);
+    one.map(StatusRange::only).into_iter().collect()
+}
+
+fn statuses(text: &str) -> Result<Vec<StatusRange>, Wrong> {
+    let wrong = || {
+        (
+            "is not a status from 100 to 599".to_owned(),
+            "write 200, \"200-299\" or \"200-299,401\"".to_owned(),
+        )
+    };
+    let number = |text: &str| {
+        let digits = text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit());
+        let status: u16 = text.parse().ok().filter(|_| digits).ok_or_else(wrong)?;
+        (100..=599)
+            .contains(&status)
+            .then_some(status)
+            .ok_or_else(wrong)
+    };
+    let range = |text: &str| match text.split_once('-') {
+        None => number(text).map(StatusRange::only),
+        Some((first, last)) => {
+            let (first, last) = (number(first)?, number(last)?);
+            let range = StatusRange { first, last };
+            (first <= last).then_some(range).ok_or_else(wrong)
+        }
+    };
+    text.split(',').map(|part| range(part.trim())).collect()
+}
+
 fn check(kind: CheckKind, connect: Duration) -> Check {
     Check {
         kind,
         port: None,
         host: None,
+        headers: BTreeMap::new(),
+        status: Vec::new(),
         interval: INTERVAL,
         fast_interval: INTERVAL,
         connect,

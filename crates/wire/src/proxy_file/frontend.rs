@@ -39,6 +39,9 @@ impl Reader<'_, '_, '_> {
             },
             connection_limit: self.connection_limit(section),
             error_pages: self.error_pages(section),
+            return_request_id: section
+                .boolean("return_request_id", self.mistakes)
+                .unwrap_or_default(),
             ..Frontend::new(name, binds, mode)
         }
     }
@@ -59,7 +62,14 @@ impl Reader<'_, '_, '_> {
     }
 
     fn tcp(&mut self, section: &Section<'_>, references: &mut Vec<Reference>) -> Mode {
-        for key in ["route", "rule", "error_pages", "trust"] {
+        for key in [
+            "route",
+            "rule",
+            "error_pages",
+            "trust",
+            "return_request_id",
+            "compress",
+        ] {
             self.has_no_meaning(section, key, "it belongs to mode = \"http\"");
         }
         section.need("backend", "\"NAME\"", self.mistakes);

@@ -88,6 +88,7 @@ pub(super) const WORDS: &[(&str, &str)] = &[
     ("crt-list", "`certificates` of tls = { ... } at a bind"),
     ("ssl", "tls = { ... } at a bind, tls = true at a server"),
     ("ssl-min-ver", "`min_version` of tls = { ... } at a bind"),
+    ("compression", "`compress` of [frontend.NAME]"),
     (
         "option forwardfor",
         "not needed: X-Forwarded-For is sent to every server",
@@ -180,7 +181,14 @@ pub(super) const WORDS: &[(&str, &str)] = &[
         "`check` of [backend.NAME], such as \"/up\"",
     ),
     ("httpchk", "`check` of [backend.NAME], such as \"/up\""),
-    ("http-check", "`check` of [backend.NAME], such as \"/up\""),
+    (
+        "http-check",
+        "`check` of [backend.NAME], with `path`, `host`, `headers` and `status`",
+    ),
+    (
+        "unique-id-header",
+        "`return_request_id` of [frontend.NAME]; servers get X-Request-ID anyway",
+    ),
     (
         "observe",
         "ejection = { observe = \"layer7\" } of [backend.NAME]",

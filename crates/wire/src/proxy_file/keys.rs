@@ -1,6 +1,7 @@
 //! Every known key, and HAProxy's words for them.
 
 use super::{haproxy, route, rule};
+use crate::compress;
 use crate::file::{Keys, Words};
 
 /// Every known key. In a section that is not listed here, the user chooses the keys.
@@ -54,8 +55,10 @@ pub(crate) const KEYS: Keys = &[
             "sni",
             "timeouts",
             "rule",
+            "compress",
             "connection_limit",
             "error_pages",
+            "return_request_id",
         ],
     ),
     (
@@ -83,7 +86,11 @@ pub(crate) const KEYS: Keys = &[
             "tunnel",
         ],
     ),
+    ("frontend.NAME.compress", compress::KEYS),
+    ("frontend.NAME.compress.levels", compress::LEVELS),
     ("frontend.NAME.route", route::KEYS),
+    ("frontend.NAME.route.compress", compress::KEYS),
+    ("frontend.NAME.route.compress.levels", compress::LEVELS),
     ("frontend.NAME.route.header.NAME", &["is", "regex"]),
     ("frontend.NAME.route.cookie.NAME", &["is", "regex"]),
     ("frontend.NAME.route.timeouts", &["server", "queue"]),
@@ -115,6 +122,7 @@ pub(crate) const KEYS: Keys = &[
             "on_marked_down",
             "queue_size",
             "queue_when_down",
+            "count_tunnels",
             "timeouts",
         ],
     ),
@@ -153,6 +161,8 @@ pub(crate) const KEYS: Keys = &[
             "kind",
             "path",
             "host",
+            "headers",
+            "status",
             "user",
             "ca",
             "certificate",

@@ -45,7 +45,8 @@ impl Reader<'_, '_, '_> {
     }
 
     fn shared(&mut self, section: &Section<'_>) -> bool {
-        let shared = section.boolean("shared", self.mistakes).unwrap_or(false);
+        let usual = self.site && section.has("rate");
+        let shared = section.boolean("shared", self.mistakes).unwrap_or(usual);
         if shared && section.has("concurrent") {
             let hint = "share a rate: each proxy counts its own requests in flight";
             let what = "`shared` has no meaning with `concurrent`";

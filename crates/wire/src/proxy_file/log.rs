@@ -3,9 +3,39 @@
 use super::{Reader, value};
 use crate::file::value::Wrong;
 use crate::file::{Section, closest, shown, text};
+use gaiola_model::config::BalancerLog;
 use gaiola_model::proxy_file::{AccessLog, Facility, LogFormat, LogTarget};
 
 impl Reader<'_, '_, '_> {
+    /// Of a site's balancers, whose lines go to a file of their own or to syslog.
+    pub(super) fn balancer_log(&mut self, section: &Section<'_>) -> Option<BalancerLog> {
+        let log = match section.has_table("access_log") {
+            false => BalancerLog {
+                to: Some(self.target(section, "access_log", None)?),
+                format: LogFormat::default(),
+            },
+            true => {
+                let own = section.table("access_log", "access_log", self.mistakes)?;
+                let facility = text(&own, "facility", facility, self.mistakes);
+                if !own.has("to") {
+                    self.has_no_meaning(&own, "facility", "it belongs to to = \"syslog:...\"");
+                }
+                BalancerLog {
+                    format: text(&own, "format", format, self.mistakes).unwrap_or_default(),
+                    to: self.target(&own, "to", facility),
+                }
+            }
+        };
+        if let Some(LogTarget::File(_) | LogTarget::Stdout) = &log.to {
+            let span = section.key_span("access_log").unwrap_or_default();
+            let what = "a site's balancers log to a file of their own, or to syslog";
+            let hint =
+                "leave `to` out, or write to = \"syslog:10.0.0.9:514\" or \"syslog:/dev/log\"";
+            self.mistakes.add(&span, what, hint);
+        }
+        Some(log)
+    }
+
     pub(super) fn access_log(&mut self, root: &Section<'_>) -> Option<AccessLog> {
         if !root.has_table("access_log") {
             let to = self.target(root, "access_log", None)?;

@@ -2,12 +2,14 @@
 
 use super::value::{self, head_size, plain, route_path};
 use super::{Part, Reader, Reference, positive};
+use crate::compress;
 use crate::file::value::Wrong;
 use crate::file::value::size;
 use crate::file::{At, Section, checked, text};
+use crate::file_options;
 use gaiola_model::proxy::{
-    Allowance, Conditions, CookieMatch, HeaderMatch, PathMatch, Presence, QueryMatch, Route, Rule,
-    ValueMatch,
+    Allowance, Compression, Conditions, CookieMatch, FileOptions, HeaderMatch, PathMatch, Presence,
+    QueryMatch, Route, Rule, ValueMatch,
 };
 use std::path::PathBuf;
 
@@ -25,8 +27,19 @@ pub(super) const KEYS: &[&str] = &[
     "max_head",
     "timeouts",
     "files",
+    "try",
+    "not_found",
+    "precompressed",
+    "cache_control",
+    "compress",
     "backend",
     "rule",
+];
+
+/// The kinds of a route's `compress` and of its levels.
+const COMPRESS: [&str; 2] = [
+    "frontend.NAME.route.compress",
+    "frontend.NAME.route.compress.levels",
 ];
 
 pub(super) const REGEX_HINT: &str = "https://docs.rs/regex/#syntax has the syntax";
@@ -43,19 +56,16 @@ impl Reader<'_, '_, '_> {
         let wrong = self.mistakes.len();
         let common = self.rules(section, "frontend.NAME.rule", https);
         let written = section.tables("route", "frontend.NAME.route", self.mistakes);
+        let kinds = ["frontend.NAME.compress", "frontend.NAME.compress.levels"];
+        let compress = compress::read(section, kinds, self.mistakes).flatten();
         let all_answered = always_answer(&common, https);
-        let mut routes = Vec::new();
-        for route in &written {
-            let read = self.route(route, all_answered, references, https);
-            if all_answered {
-                let hint = "leave it out, or move the rule that answers into a later route";
-                let what = "no request reaches this: a rule of the frontend answers all of them";
-                self.mistakes.add(route.span(), what, hint);
-            }
-            routes.push(read);
-        }
+        let mut routes =
+            self.written_routes(&written, &common, compress.as_ref(), references, https);
         if let Some(backend) = self.backend_name(section, "backend") {
-            routes.push(Route::to(&*backend.value));
+            routes.push(Route {
+                compress,
+                ..Route::to(&*backend.value)
+            });
             references.push(backend);
         } else if !common.is_empty() {
             // These rules also apply to a request that no route takes.
@@ -83,8 +93,40 @@ impl Reader<'_, '_, '_> {
         routes
     }
 
+    /// These routes, behind the `common` rules; `compress`: for those that say nothing of it.
+    pub(super) fn written_routes(
+        &mut self,
+        written: &[Section<'_>],
+        common: &[Rule],
+        compress: Option<&Compression>,
+        references: &mut Vec<Reference>,
+        https: bool,
+    ) -> Vec<Route> {
+        let all_answered = always_answer(common, https);
+        // A site's routes lead to the tier behind its balancers.
+        let lead = all_answered || self.site;
+        let mut routes = Vec::new();
+        for route in written {
+            let mut read = self.route(route, lead, references, https);
+            let own = compress::read(route, COMPRESS, self.mistakes);
+            read.compress = own.unwrap_or_else(|| compress.cloned());
+            if all_answered {
+                let hint = "leave it out, or move the rule that answers into a later route";
+                let of = if self.site {
+                    "[balancer]"
+                } else {
+                    "the frontend"
+                };
+                let what = format!("no request reaches this: a rule of {of} answers all of them");
+                self.mistakes.add(route.span(), what, hint);
+            }
+            routes.push(read);
+        }
+        routes
+    }
+
     /// Reports unreachable routes, because an earlier one takes all their requests.
-    fn ask_about_order(&mut self, routes: &[Route], spans: &[std::ops::Range<usize>]) {
+    pub(super) fn ask_about_order(&mut self, routes: &[Route], spans: &[std::ops::Range<usize>]) {
         for (place, (route, span)) in routes.iter().zip(spans).enumerate() {
             let part = Part::Behind(&routes[..place], route);
             self.ask(span, part, "move it before that one, or leave it out");
@@ -94,14 +136,14 @@ impl Reader<'_, '_, '_> {
     fn route(
         &mut self,
         section: &Section<'_>,
-        all_answered: bool,
+        leads_anyway: bool,
         references: &mut Vec<Reference>,
         https: bool,
     ) -> Route {
         let rules = self.rules(section, "frontend.NAME.route.rule", https);
         let backend = self.backend_name(section, "backend");
         let leads = ["backend", "files"].iter().any(|key| section.has(key));
-        if !leads && !always_answer(&rules, https) && !all_answered {
+        if !leads && !always_answer(&rules, https) && !leads_anyway {
             let what = format!("a [[{}]] leads nowhere", section.name());
             let hint =
                 "add backend = \"NAME\", files, or a rule that answers: deny, redirect or return";
@@ -123,6 +165,8 @@ impl Reader<'_, '_, '_> {
             rules,
             allowance: self.allowance(section),
             files: self.directories(section),
+            file_options: self.file_options(section),
+            compress: None,
             backend: backend.as_ref().map(|backend| backend.value.clone()),
         };
         references.extend(backend);
@@ -157,8 +201,21 @@ impl Reader<'_, '_, '_> {
             .collect()
     }
 
+    fn file_options(&mut self, section: &Section<'_>) -> FileOptions {
+        if !section.has("files") {
+            for key in file_options::KEYS {
+                self.has_no_meaning(section, key, "it is for routes with `files`");
+            }
+        }
+        file_options::read(section, "frontend.NAME.route.cache_control", self.mistakes)
+    }
+
     fn allowance(&mut self, section: &Section<'_>) -> Allowance {
         let waits = section.table("timeouts", "frontend.NAME.route.timeouts", self.mistakes);
+        if let Some(waits) = waits.as_ref().filter(|_| self.site) {
+            let hint = "instances are waited for by the tier that chooses them: set [balancer.timeouts] queue";
+            self.has_no_meaning(waits, "queue", hint);
+        }
         let mut wait = |key| text(waits.as_ref()?, key, positive, self.mistakes);
         Allowance {
             response: wait("server"),

@@ -1,3 +1,5 @@
+mod compress;
+mod files;
 mod reach;
 mod rules;
 mod words;
@@ -149,6 +151,8 @@ fn www() -> Frontend {
         },
         connection_limit: None,
         error_pages: Default::default(),
+        pages: Default::default(),
+        return_request_id: false,
     }
 }
 
@@ -168,6 +172,8 @@ fn database() -> Frontend {
         },
         connection_limit: None,
         error_pages: Default::default(),
+        pages: Default::default(),
+        return_request_id: false,
     }
 }
 
@@ -177,6 +183,8 @@ fn backends() -> Vec<Backend> {
         kind,
         port: None,
         host: None,
+        headers: std::collections::BTreeMap::new(),
+        status: Vec::new(),
         interval: Duration::from_secs(2),
         fast_interval: Duration::from_secs(2),
         connect,
@@ -217,6 +225,8 @@ fn backends() -> Vec<Backend> {
         check: Some(Check {
             port: Some(8008),
             host: None,
+            headers: std::collections::BTreeMap::new(),
+            status: Vec::new(),
             interval: Duration::from_secs(1),
             fast_interval: Duration::from_secs(1),
             timeout: Duration::from_millis(500),

@@ -1,6 +1,57 @@
 //! Heads of responses.
 
 use super::*;
+use crate::compression::Decision;
+use gaiola_model::http::Coding;
+
+/// The head for a client that gets the body compressed.
+fn compressed(head: &str, coding: Option<Coding>) -> String {
+    let answer = ResponseContext {
+        client: Version::Http11,
+        keep_alive: true,
+        edit: Edit::default(),
+        server: "lb1",
+        date: b"now",
+        lines: b"",
+        own_cookie: None,
+        own_request_id: false,
+        compressed: Decision {
+            coding,
+            varies: true,
+        },
+    };
+    let mut out = Outgoing::default();
+    response(&response_head(head), head.as_bytes(), &answer, &mut out);
+    written(head, &out)
+}
+
+#[test]
+fn a_compressed_body_has_another_tag_and_no_length_that_is_known() {
+    let head = "HTTP/1.1 200 OK\r\nETag: \"a\"\r\nContent-Length: 5000\r\nAccept-Ranges: bytes\r\n\
+        Repr-Digest: x\r\nContent-Type: text/css\r\nDate: then\r\n\r\n";
+    assert_eq!(
+        compressed(head, Some(Coding::Gzip)),
+        "HTTP/1.1 200 OK\r\nETag: W/\"a\"\r\nContent-Type: text/css\r\nDate: then\r\nVary: Accept-Encoding\r\n\
+         Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\nVia: 1.1 lb1\r\n\r\n"
+    );
+    let same = compressed(head, None);
+    assert!(same.contains("ETag: \"a\"\r\nContent-Length: 5000\r\n"));
+    assert!(same.contains("\r\nVary: Accept-Encoding\r\n"));
+}
+
+#[test]
+fn vary_names_the_encoding_once() {
+    let with = |vary: &str| {
+        let head = format!("HTTP/1.1 200 OK\r\nETag: W/\"a\"\r\nVary: {vary}\r\n\r\n");
+        compressed(&head, Some(Coding::Brotli))
+    };
+    for vary in ["accept-encoding", "Cookie, Accept-Encoding", "*"] {
+        assert_eq!(with(vary).matches("Vary").count(), 1, "{vary}");
+    }
+    assert_eq!(with("Cookie").matches("Vary").count(), 2);
+    assert!(with("*").contains("\r\nETag: W/\"a\"\r\n"));
+}
+
 fn response_head(text: &str) -> ResponseHead {
     let status = text[9..12].parse().unwrap();
     let line_end = text.find("\r\n").unwrap();
@@ -43,6 +94,8 @@ fn answer(text: &str, head: &ResponseHead, client: Version, keep_alive: bool) ->
         date: b"now",
         lines: b"",
         own_cookie: None,
+        own_request_id: false,
+        compressed: Decision::default(),
     };
     let sent = response(head, text.as_bytes(), &answer, &mut out);
     (written(text, &out), sent)
@@ -84,6 +137,8 @@ fn the_sticky_cookie_is_hidden_and_replaced() {
         date: b"now",
         lines: b"Set-Cookie: id=2\r\n",
         own_cookie: Some("id"),
+        own_request_id: false,
+        compressed: Decision::default(),
     };
     let mut out = Outgoing::default();
     response(&response_head(text), text.as_bytes(), &answer, &mut out);
@@ -220,6 +275,8 @@ fn a_response_without_a_date_gets_one() {
             date: b"now",
             lines: b"",
             own_cookie: None,
+            own_request_id: false,
+            compressed: Decision::default(),
         };
         let mut out = Outgoing::default();
         response(&response_head(&text), text.as_bytes(), &answer, &mut out);
@@ -230,4 +287,32 @@ fn a_response_without_a_date_gets_one() {
             .collect();
         assert_eq!(found, dates, "{sent}");
     }
+}
+
+#[test]
+fn the_requests_id_goes_back_in_place_of_the_servers() {
+    let text = "HTTP/1.1 200 OK\r\nx-request-id: other\r\nContent-Length: 0\r\n\r\n";
+    let context = |lines, own_request_id| ResponseContext {
+        client: Version::Http11,
+        keep_alive: true,
+        server: "lb1",
+        edit: Edit::default(),
+        date: b"now",
+        lines,
+        own_cookie: None,
+        own_request_id,
+        compressed: Decision::default(),
+    };
+    let mut out = Outgoing::default();
+    let mut sent = |lines, own| {
+        let context = context(lines, own);
+        response(&response_head(text), text.as_bytes(), &context, &mut out);
+        written(text, &out)
+    };
+    assert!(sent(&[], false).contains("x-request-id: other\r\n"));
+    let own = sent(b"X-Request-ID: id1\r\n", true);
+    assert!(
+        own.contains("X-Request-ID: id1\r\n") && !own.contains("other"),
+        "{own}"
+    );
 }

@@ -41,6 +41,11 @@ impl fmt::Display for Change {
             Self::VipCommand => f.write_str(
                 "balancer: vip_command: run when a balancer takes a VIP, or holds one for which none has run",
             ),
+            Self::BalancerProxy(keys) => write!(
+                f,
+                "balancer: {} changed: the proxies take it over; no connection is lost",
+                list(keys)
+            ),
             Self::BalancerDrain => {
                 f.write_str("balancer: drain changes: it holds from the next drain on")
             }

@@ -2,10 +2,12 @@
 
 use super::{Holder, Outcome, Policy, Stage};
 use crate::check::in_words;
+use crate::compress::Compressor;
 use crate::exchange::body::Body;
 use crate::exchange::large::{self, Text};
 use crate::io::{self, Buffer, Fault, Pipe, Reader, Timer, Writer};
 use crate::rules::LIMITS;
+use gaiola_core::compression::{self, Decision};
 use gaiola_core::forward::{self, Edit, Outgoing, ResponseContext};
 use gaiola_core::private;
 use gaiola_core::retry::Failure;
@@ -66,6 +68,7 @@ impl Receiving<'_> {
         let sent = self.stage.is_sent.get();
         let began_after = sent_at.map(|sent_at| sent_at.elapsed());
         self.stage.began_after.set(began_after);
+        let (compressed, compressor) = self.compression();
         let answer = ResponseContext {
             client: self.request.version,
             keep_alive: self.policy.keeps_alive() && sent,
@@ -74,6 +77,8 @@ impl Receiving<'_> {
             date: &self.policy.worker.date(),
             lines: self.lines,
             own_cookie: self.policy.own_cookie,
+            own_request_id: self.policy.own_request_id,
+            compressed,
         };
         let buffer = self.buffer.as_mut().expect("a head was read into it");
         let forwarded = forward::response(self.response, buffer.filled(), &answer, self.back);
@@ -87,6 +92,10 @@ impl Receiving<'_> {
             Holder::Anyone
         };
         let mut body = Body::new(self.response.framing);
+        if let Some(compressor) = compressor {
+            Box::pin(self.compressed(&mut body, compressor)).await?;
+            return Ok(self.answered(&body, forwarded.keep_alive, holder, sent));
+        }
         let head_len = self.response.len;
         let part = body
             .take(&buffer.filled()[head_len..])
@@ -105,12 +114,35 @@ impl Receiving<'_> {
         }
         buffer.consume(head_len + part);
         self.body(&mut body).await?;
+        Ok(self.answered(&body, forwarded.keep_alive, holder, sent))
+    }
+
+    /// The client has received the whole response; `sent`: and the server the whole request.
+    fn answered(&self, body: &Body, keep_client: bool, holder: Holder, sent: bool) -> Outcome {
         let empty = self.buffer.as_ref().is_none_or(Buffer::is_empty);
         let keeps = self.response.keep_alive && body.is_done() && empty && sent;
-        Ok(Outcome::Answered {
-            keep_client: forwarded.keep_alive,
+        Outcome::Answered {
+            keep_client,
             keep_server: keeps.then_some(holder),
-        })
+        }
+    }
+
+    /// Whether and how the response is compressed.
+    fn compression(&self) -> (Decision, Option<Compressor>) {
+        let Some(policy) = self.policy.compress else {
+            return Default::default();
+        };
+        if self.edit.speaks_of(b"content-encoding") {
+            return Default::default();
+        }
+        let buffer = self.buffer.as_ref().expect("a head was read into it");
+        let (client, head) = (self.policy.reader, &*self.response);
+        let decision = compression::decide(policy, client, head, buffer.filled());
+        let memory = &self.policy.worker.compressing;
+        let compressor = decision.coding;
+        let compressor = compressor.and_then(|coding| Compressor::new(policy, coding, memory));
+        let coding = decision.coding.filter(|_| compressor.is_some());
+        (Decision { coding, ..decision }, compressor)
     }
 
     /// Reads a head.
@@ -171,6 +203,8 @@ impl Receiving<'_> {
             date: b"",
             lines: &[],
             own_cookie: None,
+            own_request_id: false,
+            compressed: Decision::default(),
         };
         forward::response(self.response, buffer.filled(), &answer, self.back);
         self.stage.count_head(self.back);
@@ -218,6 +252,99 @@ impl Receiving<'_> {
             buffer.consume(part);
         }
         Ok(())
+    }
+
+    /// Forwards the head, and the body compressed.
+    async fn compressed(
+        &mut self,
+        body: &mut Body,
+        mut compressor: Compressor,
+    ) -> Result<(), Outcome> {
+        let buffer = self.buffer.as_mut().expect("a head was read into it");
+        compressor.set_head(self.back.slices(buffer.filled()));
+        self.stage.status.set(self.response.status);
+        large::give_up(self.text, self.request);
+        buffer.consume(self.response.len);
+        loop {
+            self.compress(body, &mut compressor).await?;
+            // Compressing takes a while: the worker has others to serve.
+            tokio::task::yield_now().await;
+            if body.is_done() || !self.more_or_flush(&mut compressor).await? {
+                break;
+            }
+        }
+        if !body.is_done() && !matches!(body, Body::UntilClose) {
+            // As without compression, the client gets what there is, and sees that something is missing.
+            self.send_rest(&mut compressor).await?;
+            return Err(server_stopped(Fault::Closed));
+        }
+        compressor.finish().map_err(not_compressed)?;
+        self.write_chunk(&mut compressor).await
+    }
+
+    /// Compresses what has been read.
+    async fn compress(
+        &mut self,
+        body: &mut Body,
+        compressor: &mut Compressor,
+    ) -> Result<(), Outcome> {
+        loop {
+            let buffer = self.buffer.as_mut().expect("the head was read into it");
+            if buffer.is_empty() || body.is_done() {
+                return Ok(());
+            }
+            let (kind, count) = match body.next_part(buffer.filled()) {
+                Ok(part) => part,
+                Err(bad) => {
+                    self.send_rest(compressor).await?;
+                    let cause = Cause::BadResponse(Phase::Data);
+                    return Err(Outcome::Broken(cause, bad.to_string().into()));
+                }
+            };
+            if kind == Part::Data {
+                let written = compressor.write(&buffer.filled()[..count]);
+                written.map_err(not_compressed)?;
+            }
+            buffer.consume(count);
+            if compressor.is_full() {
+                self.write_chunk(compressor).await?;
+            }
+        }
+    }
+
+    /// Reads more of the body; `false` at the connection's end. If that takes a while, the client gets what there is first: a
+    /// stream's events do not wait in the compressor.
+    async fn more_or_flush(&mut self, compressor: &mut Compressor) -> Result<bool, Outcome> {
+        let buffer = self.buffer.get_or_insert_with(Buffer::take_long);
+        let mut read = io::read(&mut self.from, buffer);
+        let at_once = poll_fn(|cx| Poll::Ready(Pin::new(&mut read).poll(cx))).await;
+        drop(read);
+        match at_once {
+            Poll::Ready(Ok(_)) => Ok(true),
+            Poll::Ready(Err(Fault::Closed)) => Ok(false),
+            Poll::Ready(Err(fault)) => {
+                self.send_rest(compressor).await?;
+                Err(server_stopped(fault))
+            }
+            Poll::Pending => {
+                self.send_rest(compressor).await?;
+                self.more().await
+            }
+        }
+    }
+
+    /// Sends all that the compressor holds.
+    async fn send_rest(&mut self, compressor: &mut Compressor) -> Result<(), Outcome> {
+        compressor.flush().map_err(not_compressed)?;
+        self.write_chunk(compressor).await
+    }
+
+    async fn write_chunk(&mut self, compressor: &mut Compressor) -> Result<(), Outcome> {
+        let pieces = compressor.chunk().into_iter();
+        let written = io::write_pieces(&mut self.to, pieces, &self.stage.delivered);
+        let written = self.timer.within(self.policy.client_limit, written).await;
+        compressor.written();
+        written.map_err(client_gone)
     }
 
     /// Moves at most `left` bytes of the body within the kernel, and returns how many.
@@ -288,6 +415,11 @@ impl Receiving<'_> {
             }
         }
     }
+}
+
+fn not_compressed(error: std::io::Error) -> Outcome {
+    let reason = format!("the response could not be compressed: {error}");
+    Outcome::Broken(Cause::ServerFailed(Phase::Data), reason.into())
 }
 
 fn server_stopped(fault: Fault) -> Outcome {

@@ -48,8 +48,20 @@ impl Exchange<'_> {
         }
     }
 
-    /// Adds a cookie that names this server to the response, unless the client has it.
-    pub(super) fn set_cookie(&mut self, target: &Target<'_>, server: usize) {
+    /// Adds a cookie that names this server to the response, unless the client has it, and the request's id, if responses of this
+    /// frontend have it.
+    pub(super) fn set_lines(&mut self, routed: &Routed<'_>, target: &Target<'_>, server: usize) {
+        self.set_cookie(target, server);
+        let (_, frontend) = routed.serving.of(routed.frontend);
+        if frontend.return_request_id {
+            let lines = &mut self.request.heads.lines;
+            for part in [&b"X-Request-ID: "[..], self.record.id(), b"\r\n"] {
+                lines.extend_from_slice(part);
+            }
+        }
+    }
+
+    fn set_cookie(&mut self, target: &Target<'_>, server: usize) {
         let lines = &mut self.request.heads.lines;
         lines.clear();
         let (backend, found) = (target.backend, target.found);

@@ -89,3 +89,55 @@ fn a_client_that_leaves_makes_room_in_the_queue() {
         assert_eq!(response(&mut next).await, "HTTP/1.1 200 OK");
     });
 }
+
+const UPGRADE: &str =
+    "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+const SWITCHED: &str =
+    "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+
+/// A proxy with one server that takes one request at a time, and a WebSocket to it.
+async fn with_tunnel(count_tunnels: bool) -> (Proxy, Listener, Peer, Peer) {
+    let mut config = config(1);
+    config.backends[0].servers[0].maxconn = Some(1);
+    config.backends[0].count_tunnels = count_tunnels;
+    let proxy = Proxy::new(config);
+    let mut listener = memory::listen(&address(1));
+    let mut client = proxy.client();
+    client.send(UPGRADE).await;
+    let mut server = Peer::accept(&mut listener).await;
+    server.head().await;
+    server.send(SWITCHED).await;
+    client.head().await;
+    (proxy, listener, client, server)
+}
+
+#[test]
+fn a_tunnel_gives_its_slot_back_where_tunnels_do_not_count() {
+    run(async {
+        let (proxy, mut listener, _tunnel, _its_server) = with_tunnel(false).await;
+        let mut client = proxy.client();
+        client.send(GET).await;
+        let mut server = Peer::accept(&mut listener).await;
+        server.head().await;
+        // Requests still count: this one waits for the one before it.
+        let mut second = proxy.client();
+        second.send(GET).await;
+        settle().await;
+        server.send(OK).await;
+        assert_eq!(response(&mut client).await, "HTTP/1.1 200 OK");
+        server.head().await;
+        server.send(OK).await;
+        assert_eq!(response(&mut second).await, "HTTP/1.1 200 OK");
+    });
+}
+
+#[test]
+fn a_tunnel_keeps_its_slot_where_tunnels_count() {
+    run(async {
+        let (proxy, _listener, _tunnel, _its_server) = with_tunnel(true).await;
+        let mut client = proxy.client();
+        client.send(GET).await;
+        let head = client.head().await;
+        assert_eq!(status_line(&head), "HTTP/1.1 503 Service Unavailable");
+    });
+}

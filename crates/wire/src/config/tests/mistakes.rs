@@ -65,7 +65,7 @@ fn an_unknown_key_is_answered_with_the_one_that_was_meant() {
         ("look_up = 1", "`look_up` belongs in [drill.write]"),
         (
             "colour = 1",
-            "known here: servers, instances, run, release, health, maxconn, grace, env",
+            "known here: servers, instances, run, release, health, maxconn, count_tunnels, queue_size, ejection, slow_ejection, grace, env",
         ),
     ] {
         let said = said_of_app(written);
@@ -85,26 +85,18 @@ fn an_unknown_key_is_answered_with_the_one_that_was_meant() {
 fn settings_of_a_standalone_proxy_are_answered_so() {
     let file = "of the file of a proxy by itself, `gaiola proxy -f FILE` (docs/proxy.md)";
     for (line, place) in [
-        ("[balancer]\nconnection_limit = 'logins'", "[frontend.NAME]"),
+        ("[balancer]\nall_spares = true", "[backend.NAME]"),
+        ("[balancer]\nqueue-when-down = true", "[backend.NAME]"),
+        ("[balancer]\nworkers = 5", "the top"),
         (
-            "[balancer]\ntimeouts = { client = '5s' }",
-            "the top or [frontend.NAME] or [frontend.NAME.route] or [backend.NAME]",
-        ),
-        ("[balancer]\nqueue-size = 5", "[backend.NAME]"),
-        (
-            "[balancer.tls]\ncertificates = ['a.pem']\nmin_version = '1.3'",
+            "[balancer.tls]\ncertificates = ['a.pem']\nalpn = 'http/1.1'",
             "[frontend.NAME.bind.tls]",
-        ),
-        (
-            "[limit.logins]",
-            "the top or [frontend.NAME.route.rule] or [frontend.NAME.rule]",
         ),
     ] {
         let said = said(&format!("site = 'a'\n[app]\nrun = 'x'\n{line}"));
         assert_eq!(said.len(), 1, "{said:?}");
-        let hint = format!(
-            "; a site's balancers do not have this setting yet: it belongs in {place} {file}"
-        );
+        let hint =
+            format!("; a site's balancers do not have this setting: it belongs in {place} {file}");
         assert!(
             said[0].contains("unknown key") && said[0].ends_with(&hint),
             "{said:?}"
@@ -435,4 +427,50 @@ fn mistakes_of_a_file_of_variables_have_its_lines() {
     assert_eq!(with("wrong.env"), expected);
     let missing = r#"2:12: `env_file` "none.env" cannot be read: entity not found; name a file of lines NAME=value, relative to this file's directory"#;
     assert_eq!(with("none.env"), [missing]);
+}
+
+#[test]
+fn mistakes_in_how_an_instance_is_checked_have_their_place() {
+    for (line, mistake) in [
+        (
+            "health = { status = 99 }",
+            "4:21: `status` is 99; it is from 100 to 599",
+        ),
+        (
+            "health = { status = '399-200' }",
+            r#"4:21: `status` "399-200" is not a status from 100 to 599; write 200, "200-299" or "200-299,401""#,
+        ),
+        (
+            "health = { headers = { Host = 'a' } }",
+            r#"4:24: "Host" has a key of its own; write host = "NAME""#,
+        ),
+        (
+            "health = { headers = { 'X Y' = 'a' } }",
+            r#"4:24: "X Y" is not a name; write it as it is sent, such as "X-User""#,
+        ),
+        (
+            "health = { interval = '0s' }",
+            r#"4:23: `interval` "0s" would expire at once; write a number and ms, s, m or h, at most 1h: "500ms", "10s""#,
+        ),
+        (
+            "health = { rise = 2 }",
+            r#"4:12: unknown key "rise" in [app.health]; known here: path, host, headers, status, interval, timeout, fall, port"#,
+        ),
+        (
+            "maxconn = 'all'",
+            r#"4:11: `maxconn` "all" is not a limit; write a number without quotes, or "none""#,
+        ),
+        (
+            "slow_ejection = { factor = 50, after = '1s' }",
+            "4:28: `factor` is 50; it is from 101 to 10000",
+        ),
+    ] {
+        assert_eq!(said_of_app(line), mistake);
+    }
+    let said = said_on_machines("[machines]\nencrypt = true\n[app.health]\nport = 9000");
+    assert!(
+        said.iter()
+            .any(|said| said.contains("does not go with `encrypt`")),
+        "{said:?}"
+    );
 }

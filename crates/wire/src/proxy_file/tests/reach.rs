@@ -70,6 +70,7 @@ fn a_bind_may_have_more_to_say() {
     let clients = |required| {
         Some(ClientCertificates {
             ca: "/etc/gaiola/ca.pem".into(),
+            pem: None,
             required,
         })
     };
