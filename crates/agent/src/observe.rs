@@ -116,7 +116,8 @@ impl Agent {
     fn workers(&self) -> BTreeMap<WorkerName, ObservedInstance> {
         let placed = self.order.placement.workers.iter();
         let here = placed.filter(|(name, _)| name.server == self.boot.server);
-        let here = here.filter_map(|(name, placed)| Some((name.clone(), self.worker(name, placed)?)));
+        let here =
+            here.filter_map(|(name, placed)| Some((name.clone(), self.worker(name, placed)?)));
         let stopping = self.supervisor.being_stopped();
         let stopping = stopping.filter_map(|name| name.parse::<WorkerName>().ok());
         let nothing = ObservedInstance {

@@ -11,7 +11,9 @@ mod machines;
 mod replace;
 mod scale;
 
-pub use change::{Change, MachineChange, Refusal, WorkerChange, changes, on_lost_machine, refusals};
+pub use change::{
+    Change, MachineChange, Refusal, WorkerChange, changes, on_lost_machine, refusals,
+};
 pub use replace::{ReplaceError, Replacement, readmit, replace};
 pub use scale::{Scale, ScaleError, ScaleTo, scale};
 

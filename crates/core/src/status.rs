@@ -261,7 +261,9 @@ fn workers(view: &View<'_>, server: ServerName) -> Vec<WorkerStatus> {
     let placed = view.placement.workers.iter();
     let here = placed.filter(|(name, _)| name.server == server);
     let status = here.map(|(name, placed)| {
-        let seen = view.live(server).and_then(|observed| observed.workers.get(name));
+        let seen = view
+            .live(server)
+            .and_then(|observed| observed.workers.get(name));
         WorkerStatus {
             name: name.clone(),
             release: placed.release,

@@ -181,7 +181,8 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
     /// The processes that were asked to stop and have not ended, those of which only descendants are left among them.
     pub fn being_stopped(&self) -> impl Iterator<Item = &str> {
         let all = self.processes.iter();
-        let stopping = all.filter(|(_, process)| matches!(process.state, State::Stopping(_) | State::Stopped));
+        let stopping =
+            all.filter(|(_, process)| matches!(process.state, State::Stopping(_) | State::Stopped));
         stopping.map(|(name, _)| name.as_str())
     }
 

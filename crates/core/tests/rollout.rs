@@ -11,7 +11,9 @@ use gaiola_core::status;
 use gaiola_model::config::{App, Balancer, Config, Database, Web, Worker};
 use gaiola_model::placement::{BootNumber, Release, ReleaseNumber};
 use gaiola_model::schema::SCHEMA;
-use gaiola_model::{Desired, Inventory, Observed, Placement, Revision, ServerName, Time, WorkerKind};
+use gaiola_model::{
+    Desired, Inventory, Observed, Placement, Revision, ServerName, Time, WorkerKind,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Duration;

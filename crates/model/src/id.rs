@@ -398,7 +398,14 @@ mod tests {
         let name: WorkerName = "app12.mail-out.3".parse().unwrap();
         assert_eq!(name.to_string(), "app12.mail-out.3");
         assert!(name.to_string().parse::<InstanceName>().is_err());
-        for text in ["app1.2", "app1.1.2", "app1.mail", "app1.mail.0", "app1.Mail.1", "app1.a.b.1"] {
+        for text in [
+            "app1.2",
+            "app1.1.2",
+            "app1.mail",
+            "app1.mail.0",
+            "app1.Mail.1",
+            "app1.a.b.1",
+        ] {
             assert!(text.parse::<WorkerName>().is_err(), "{text}");
         }
     }

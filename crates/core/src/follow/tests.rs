@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::rollout::Facts;
+use gaiola_model::InstanceName;
 use gaiola_model::Inventory;
 use gaiola_model::config::{App, Config};
 use gaiola_model::placement::{

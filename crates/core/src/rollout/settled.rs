@@ -1,8 +1,8 @@
 //! Whether the desired state is the observed one.
 
 use super::view::View;
-use super::{instances, workers};
 use super::{Facts, dated, doors, encryption, is_elsewhere, store_members};
+use super::{instances, workers};
 use crate::topology;
 use gaiola_model::placement::{DatabaseRole, DoorState, Encryption, Phase, Template};
 use gaiola_model::{Desired, Placement, Revision, ServerName, Tier};
@@ -187,9 +187,8 @@ impl Check<'_> {
 
     fn workers(&mut self) {
         let stored = self.view.placement;
-        let is_main = |server: &ServerName| {
-            topology::serves(stored, *server) && !self.view.is_dead(*server)
-        };
+        let is_main =
+            |server: &ServerName| topology::serves(stored, *server) && !self.view.is_dead(*server);
         let servers: Vec<ServerName> = topology::servers_of(stored, Tier::App)
             .filter(is_main)
             .collect();

@@ -125,7 +125,10 @@ impl RollOutStep<'_> {
             let placed = place(self.worker(&name), good, self.desired, name.server);
             let release = placed.release;
             self.plan.workers.insert(name.clone(), placed);
-            self.report(name.server, format!("{name} is started from release {release}"));
+            self.report(
+                name.server,
+                format!("{name} is started from release {release}"),
+            );
         }
     }
 
@@ -134,9 +137,8 @@ impl RollOutStep<'_> {
         self.worker(name).servers?;
         let seen = self.view.facts.observed.values();
         let mut seen = seen.flat_map(|observed| observed.workers.keys());
-        let is_old = |old: &&WorkerName| {
-            old.kind == name.kind && !self.plan.workers.contains_key(old)
-        };
+        let is_old =
+            |old: &&WorkerName| old.kind == name.kind && !self.plan.workers.contains_key(old);
         seen.find(is_old).cloned()
     }
 
@@ -152,20 +154,30 @@ impl RollOutStep<'_> {
         let Some((name, wanted)) = self.plan.workers.iter().find_map(is_old) else {
             return;
         };
-        let mut current = self.plan.workers.iter().filter(|worker| is_old(*worker).is_none());
+        let mut current = self
+            .plan
+            .workers
+            .iter()
+            .filter(|worker| is_old(*worker).is_none());
         if let Some(old) = self.still_runs(&name) {
             let why = format!("to replace {name}: {old} is being stopped");
             return self.wait(name.server, why);
         }
         let unready = current.find_map(|(name, _)| {
             let why = self.view.worker_runs(name).err()?;
-            Some((name.server, format!("to replace the next worker: {name} {why}")))
+            Some((
+                name.server,
+                format!("to replace the next worker: {name} {why}"),
+            ))
         });
         if let Some((server, why)) = unready {
             return self.wait(server, why);
         }
         let release = wanted.release;
-        self.report(name.server, format!("{name} is restarted from release {release}"));
+        self.report(
+            name.server,
+            format!("{name} is restarted from release {release}"),
+        );
         self.plan.workers.insert(name, wanted);
     }
 

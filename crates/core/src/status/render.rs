@@ -155,8 +155,13 @@ fn instances_in_words(instances: &[InstanceStatus], status: &Status) -> String {
 
 /// `2/2 workers`, with the reason of each that does not run.
 fn workers_in_words(workers: &[WorkerStatus]) -> String {
-    let (all, down) = (workers.len(), workers.iter().filter(|worker| !worker.reason.is_empty()));
-    let down: Vec<String> = down.map(|worker| format!("{} {}", worker.name, worker.reason)).collect();
+    let (all, down) = (
+        workers.len(),
+        workers.iter().filter(|worker| !worker.reason.is_empty()),
+    );
+    let down: Vec<String> = down
+        .map(|worker| format!("{} {}", worker.name, worker.reason))
+        .collect();
     let mut words = format!("{}/{all} workers", all - down.len());
     for why in down {
         let _ = write!(words, ", {why}");

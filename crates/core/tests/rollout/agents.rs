@@ -211,7 +211,8 @@ impl Site {
         let before = before.get(&server).map(|seen| &seen.workers);
         let seen = mine.map(|(name, placed)| {
             let last = before.and_then(|before| before.get(name));
-            let runs = last.filter(|last| (last.release, &last.run) == (placed.release, &placed.run));
+            let runs =
+                last.filter(|last| (last.release, &last.run) == (placed.release, &placed.run));
             let crashes = placed.run == "crash";
             let (state, reason) = match runs {
                 Some(_) if crashes => (InstanceState::Crashed, "exit status 1"),
@@ -240,7 +241,11 @@ impl Site {
             };
             (name.clone(), stopping)
         });
-        stopped.collect::<BTreeMap<_, _>>().into_iter().chain(seen).collect()
+        stopped
+            .collect::<BTreeMap<_, _>>()
+            .into_iter()
+            .chain(seen)
+            .collect()
     }
 
     fn database(&self, server: ServerName, placement: &Placement) -> ObservedDatabase {

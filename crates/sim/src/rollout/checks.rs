@@ -80,7 +80,10 @@ fn check_workers(next: &Placement) -> Result<(), Violation> {
         }
         let of_kind = next.workers.keys().filter(|other| other.kind == name.kind);
         let servers: BTreeSet<ServerName> = of_kind.map(|other| other.server).collect();
-        if worker.servers.is_some_and(|most| servers.len() > usize::from(most)) {
+        if worker
+            .servers
+            .is_some_and(|most| servers.len() > usize::from(most))
+        {
             return Err(Rule::Workers.broken(format!("{} is on {servers:?}", name.kind)));
         }
     }
@@ -92,7 +95,11 @@ impl World {
     /// were silent until a moment ago aside.
     pub(super) fn check_worker_start(&self, name: &WorkerName) -> Result<(), Violation> {
         let stored = &self.store.placement;
-        let most = stored.config.workers.get(&name.kind).and_then(|worker| worker.servers);
+        let most = stored
+            .config
+            .workers
+            .get(&name.kind)
+            .and_then(|worker| worker.servers);
         let left_out = self.lately_silent();
         let others = self.machines.iter().filter(|(server, machine)| {
             let runs = |other: WorkerName| other.kind == name.kind;

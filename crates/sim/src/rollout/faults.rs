@@ -210,7 +210,10 @@ impl World {
     /// A worker for every server, and one that runs on some of them, come, change and go.
     fn change_workers(&mut self) {
         let kind = self.rng.choice(["mail", "beat"]).expect("there are some");
-        let run = self.rng.choice(["work", "work harder"]).expect("there are some");
+        let run = self
+            .rng
+            .choice(["work", "work harder"])
+            .expect("there are some");
         let worker = Worker {
             servers: (kind == "beat").then(|| self.rng.u16(1..3)),
             instances: self.rng.u16(1..3),

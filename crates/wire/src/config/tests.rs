@@ -324,7 +324,17 @@ fn the_examples_of_the_documentation_are_read() {
         .skip(1)
         .filter_map(|rest| rest.split("```").next())
         .collect();
-    let [whole, least, on_machines, env, secrets, balancer, health, workers] = examples[..] else {
+    let [
+        whole,
+        least,
+        on_machines,
+        env,
+        secrets,
+        balancer,
+        health,
+        workers,
+    ] = examples[..]
+    else {
         panic!("{examples:?}")
     };
     let with_env = load(&format!("{whole}\n{env}")).unwrap();
@@ -345,7 +355,8 @@ fn the_examples_of_the_documentation_are_read() {
         2
     );
     let with_workers = load(&format!("{whole}\n{workers}")).unwrap();
-    let [mail, scheduler] = ["mail", "scheduler"].map(|kind| &with_workers.workers[&kind.parse().unwrap()]);
+    let [mail, scheduler] =
+        ["mail", "scheduler"].map(|kind| &with_workers.workers[&kind.parse().unwrap()]);
     assert_eq!((mail.instances, mail.servers), (2, None));
     assert_eq!((scheduler.instances, scheduler.servers), (1, Some(1)));
     let config = load(on_machines).unwrap();

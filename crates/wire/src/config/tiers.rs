@@ -37,7 +37,8 @@ const KEYS: &[(&str, &[&str])] = &[
     (
         "",
         &[
-            "site", "env", "env_file", "balancer", "web", "app", "worker", "database", "machines", "drill",
+            "site", "env", "env_file", "balancer", "web", "app", "worker", "database", "machines",
+            "drill",
         ],
     ),
     (

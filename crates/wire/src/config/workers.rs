@@ -12,10 +12,7 @@ pub(super) const WORKER: &str = "worker.NAME";
 /// The most kinds of workers.
 const MOST: usize = 50;
 
-pub(super) fn of(
-    root: &Section<'_>,
-    mistakes: &mut Mistakes<'_>,
-) -> BTreeMap<WorkerKind, Worker> {
+pub(super) fn of(root: &Section<'_>, mistakes: &mut Mistakes<'_>) -> BTreeMap<WorkerKind, Worker> {
     let mut workers = BTreeMap::new();
     let Some(table) = root.table("worker", "worker", mistakes) else {
         return workers;
@@ -24,7 +21,11 @@ pub(super) fn of(
         let kind: Option<WorkerKind> = name.parse().ok();
         if kind.is_none() {
             let what = format!("{} is not the name of a worker", shown(name));
-            mistakes.add(&span, what, "use 1 to 32 of a-z, 0-9 and -, beginning with a letter");
+            mistakes.add(
+                &span,
+                what,
+                "use 1 to 32 of a-z, 0-9 and -, beginning with a letter",
+            );
         }
         let section = table.table(name, WORKER, mistakes);
         let worker = section.map(|section| worker(&section, mistakes));

@@ -65,6 +65,7 @@ fn server(name: &str) -> ServerStatus {
         } else {
             Vec::new()
         },
+        workers: Vec::new(),
         database: (name.tier == Tier::Database).then_some(database),
         store_member: name.tier == Tier::Balancer,
         resources: Resources::default(),
