@@ -46,7 +46,7 @@ impl Environments {
                 let sealed = environment.secrets.get(name);
                 let sealed = sealed.ok_or_else(|| EnvironmentError::Missing(name.clone()))?;
                 let key = key.as_ref().ok_or(EnvironmentError::NoKey)?;
-                let value = key.open(&sealed_as(boot, name), &sealed.0);
+                let value = key.open(&name.sealed_under(&boot.site), &sealed.0);
                 value.map_err(|error| EnvironmentError::Sealed(name.clone(), error))
             });
             (*number, opened)
@@ -84,11 +84,6 @@ impl Environments {
     fn opened(&self, number: u64) -> Option<&Opened> {
         self.0.get(&number)?.as_ref().ok()
     }
-}
-
-/// What a secret is sealed under: its name at this site.
-fn sealed_as(boot: &Boot, name: &SecretName) -> String {
-    format!("{}/{name}", boot.site)
 }
 
 fn open(

@@ -190,7 +190,7 @@ impl Work<'_> {
             secrets: secrets::with(site, &held.secrets, secrets).await?,
             ..held.clone()
         };
-        secrets::refuse_missing(&new)?;
+        secrets::refuse_missing(&new.config, &new.secrets)?;
         refuse_all_drained(&new.config, &new.drained)?;
         if new == held {
             step(self.steps, "nothing to change".into()).await;

@@ -1,5 +1,6 @@
 //! Secrets of the site's operator, as `gaiola secret set` takes them: their names, how they are kept, and how the file refers to one.
 
+use crate::id::SiteName;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -26,6 +27,11 @@ impl SecretName {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// What its value is sealed under: its name at this site.
+    pub fn sealed_under(&self, site: &SiteName) -> String {
+        format!("{site}/{self}")
     }
 }
 

@@ -111,7 +111,7 @@ pub(super) async fn found(
         ));
     }
     let secrets = secrets::with(site, &BTreeMap::new(), local.secrets).await?;
-    secrets::refuse_missing_of(&config, &secrets)?;
+    secrets::refuse_missing(&config, &secrets)?;
     let release = make_release(site, &config, contents, None, steps).await?;
     let parcel = Parcel {
         config: &config,

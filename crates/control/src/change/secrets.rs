@@ -40,7 +40,7 @@ impl Work<'_> {
             step(self.steps, "no variable refers to it yet".into()).await;
             return store_desired(self.site, &store, at, new).await;
         }
-        refuse_missing(&new)?;
+        refuse_missing(&new.config, &new.secrets)?;
         // What was given up may have been so for the want of this value.
         let order = self.site.order.borrow().clone();
         let failed = order.is_some_and(|order| order.placement.failed.is_some());
@@ -143,12 +143,7 @@ pub fn check_secret(name: &SecretName, value: &Secret) -> Result<(), String> {
 }
 
 /// Refuses what refers to a secret that is not there.
-pub(super) fn refuse_missing(desired: &Desired) -> Result<(), Outcome> {
-    refuse_missing_of(&desired.config, &desired.secrets)
-}
-
-/// As [`refuse_missing`].
-pub(super) fn refuse_missing_of(config: &Config, secrets: &Held) -> Result<(), Outcome> {
+pub(super) fn refuse_missing(config: &Config, secrets: &Held) -> Result<(), Outcome> {
     let named = secret::referred(config.app_env().values());
     let missing: Vec<String> = named
         .iter()

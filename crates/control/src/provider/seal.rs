@@ -23,7 +23,7 @@ impl SealRequest {
     /// # Errors
     /// Where the encryption fails.
     pub fn seal(&self, site: &SiteName, key: &SealingKey) -> Result<Sealed, SealError> {
-        let (under, value) = (format!("{site}/{}", self.name), self.value.reveal());
+        let (under, value) = (self.name.sealed_under(site), self.value.reveal());
         let is_same = |held: &&Sealed| key.open(&under, &held.0).is_ok_and(|held| held == value);
         match self.held.as_ref().filter(is_same) {
             Some(held) => Ok(held.clone()),

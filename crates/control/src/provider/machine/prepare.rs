@@ -135,7 +135,7 @@ async fn secrets(
     let mut known = SecretFiles {
         secrets: own(&path).or_else(|| own(&machine.state.secrets())),
         keeper_key: held.and_then(|held| held.keeper_key.clone()),
-        sealing_key: None,
+        ..SecretFiles::default()
     };
     if known.keeper_key.is_none() {
         known.keeper_key = read_json(&machine.state.keeper_key()).ok();
@@ -164,7 +164,7 @@ async fn secrets(
     Ok(SecretFiles {
         secrets: known.secrets.filter(|_| has_passwords),
         keeper_key: known.keeper_key.filter(|_| has_key),
-        sealing_key: None,
+        ..SecretFiles::default()
     })
 }
 
