@@ -35,7 +35,7 @@ body = "{}"
         r#"5:17: `listen` ":7071" is a port that Gaiola itself listens on; use one other than 2379, 2380, 7071 and 9180 to 9199"#,
         r#"5:33: `listen` has ":80" twice; leave one of them out"#,
         r#"7:8: `root` "../secrets" leads outside by `..`; name a directory below this file's own, such as "public""#,
-        r#"8:1: unknown key "instances" in [web]; `instances` belongs in [app]"#,
+        r#"8:1: unknown key "instances" in [web]; `instances` belongs in [app] or [worker.NAME]"#,
         r#"9:2: [app] has no `run`; add run = "COMMAND", the command that starts the site"#,
         "10:11: `servers` is a string, but must be a whole number; write a number from 1 to 99, without quotes",
         "11:13: `instances` is 51; it is from 1 to 50",
