@@ -7,7 +7,7 @@ pub use balancer_proxy::{BalancerLog, BalancerProxy};
 pub use machines::{Machine, Machines};
 
 use crate::content::{Compression, FileOptions};
-use crate::id::{ServerName, SiteName, Tier, WorkerKind};
+use crate::id::{CronName, ServerName, SiteName, Tier, WorkerKind};
 use crate::proxy::{Check, Ejection, SlowEjection, StatusRange, TlsVersion};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,9 @@ pub struct Config {
     /// `[worker.NAME]`: processes on application servers that no request is sent to.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub workers: BTreeMap<WorkerKind, Worker>,
+    /// `[cron.NAME]`: commands that run at set times, once for the whole site.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub crons: BTreeMap<CronName, Cron>,
     /// `[database]`.
     pub database: Option<Database>,
     /// `[drill]`; without it a drill requests only `/`.
@@ -72,6 +75,7 @@ impl Config {
             web: None,
             app,
             workers: BTreeMap::new(),
+            crons: BTreeMap::new(),
             database: None,
             drill: None,
             env: Variables::new(),
@@ -388,6 +392,48 @@ impl Worker {
             grace: None,
         }
     }
+}
+
+/// `[cron.NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cron {
+    /// When it is due: crontab's five fields, or `@hourly` and the like.
+    pub schedule: String,
+    /// The time zone of the schedule. Default: UTC.
+    pub time_zone: String,
+    /// The command.
+    pub run: String,
+    /// A run that takes longer is ended. Default: 1 hour.
+    pub timeout: Duration,
+    /// What happens if it is due while a run of it is under way.
+    #[serde(default)]
+    pub overlap: Overlap,
+}
+
+impl Cron {
+    /// One with the default of everything else.
+    pub fn new(schedule: &str, run: impl Into<String>) -> Self {
+        Self {
+            schedule: schedule.into(),
+            time_zone: "UTC".into(),
+            run: run.into(),
+            timeout: Duration::from_secs(3600),
+            overlap: Overlap::default(),
+        }
+    }
+}
+
+/// What happens if a command is due while a run of it is under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Overlap {
+    /// It is not run.
+    #[default]
+    Skip,
+    /// It is run once that one has ended.
+    Queue,
+    /// It is run beside it.
+    Allow,
 }
 
 /// `[database]`.

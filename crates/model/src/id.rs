@@ -195,51 +195,67 @@ impl From<InstanceName> for String {
     }
 }
 
-/// The name of a `[worker.NAME]`: as a site's.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct WorkerKind(String);
+/// A name as a site's, of a section of the file.
+macro_rules! section_name {
+    ($(#[$doc:meta])* $name:ident, $wanted:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
 
-impl WorkerKind {
-    /// The name as written.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for WorkerKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl FromStr for WorkerKind {
-    type Err = NameError;
-
-    fn from_str(text: &str) -> Result<Self, NameError> {
-        match is_plain_name(text) {
-            true => Ok(Self(text.into())),
-            false => Err(NameError {
-                text: text.into(),
-                wanted: "a worker's name: up to 32 of a-z, 0-9 and -, a letter first",
-            }),
+        impl $name {
+            /// The name as written.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
         }
-    }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NameError;
+
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                match is_plain_name(text) {
+                    true => Ok(Self(text.into())),
+                    false => Err(NameError {
+                        text: text.into(),
+                        wanted: $wanted,
+                    }),
+                }
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = NameError;
+
+            fn try_from(text: String) -> Result<Self, NameError> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+    };
 }
 
-impl TryFrom<String> for WorkerKind {
-    type Error = NameError;
-
-    fn try_from(text: String) -> Result<Self, NameError> {
-        text.parse()
-    }
-}
-
-impl From<WorkerKind> for String {
-    fn from(kind: WorkerKind) -> Self {
-        kind.0
-    }
-}
+section_name!(
+    /// The name of a `[worker.NAME]`: as a site's.
+    WorkerKind,
+    "a worker's name: up to 32 of a-z, 0-9 and -, a letter first"
+);
+section_name!(
+    /// The name of a `[cron.NAME]`: as a site's.
+    CronName,
+    "a cron's name: up to 32 of a-z, 0-9 and -, a letter first"
+);
 
 /// A worker: its server, what it is, and its number among those there, from 1.
 ///

@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod content;
+pub mod cron;
 pub mod event;
 pub mod exit;
 pub mod http;
@@ -26,9 +27,9 @@ pub mod vrrp;
 pub use config::Config;
 pub use event::Event;
 pub use exit::Exit;
-pub use id::{InstanceName, ServerName, SiteName, Tier, WorkerKind, WorkerName};
+pub use id::{CronName, InstanceName, ServerName, SiteName, Tier, WorkerKind, WorkerName};
 pub use inventory::Inventory;
 pub use placement::{Desired, Observed, Placement};
 pub use proxy::ProxyConfig;
 pub use revision::Revision;
-pub use time::Time;
+pub use time::{Time, UnixTime};

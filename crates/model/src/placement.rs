@@ -4,7 +4,8 @@
 //! its own server match. Each agent reports what it sees as [`Observed`].
 
 use crate::config::{Config, Variables};
-use crate::id::{InstanceName, ServerName, Tier, WorkerName};
+use crate::cron::{ObservedCron, PlacedCron};
+use crate::id::{CronName, InstanceName, ServerName, Tier, WorkerName};
 use crate::inventory::{Host, Inventory, Location, Network};
 use crate::resources::Resources;
 pub use crate::revision::Revision;
@@ -147,6 +148,9 @@ pub struct Placement {
     /// The workers that exist. One that is not here is stopped.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub workers: BTreeMap<WorkerName, PlacedWorker>,
+    /// The commands that run at set times: what was due, what runs, and how the last runs ended.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub crons: BTreeMap<CronName, PlacedCron>,
     /// The environments of instances and `release` commands, each once, under its number.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environments: BTreeMap<u64, Environment>,
@@ -190,7 +194,9 @@ impl Placement {
         let run = self.release_run.iter().map(|run| run.release);
         let web = self.web_releases.iter().copied();
         let workers = self.workers.values().map(|worker| worker.release);
-        let all = instances.chain(workers).chain(good);
+        let crons = self.crons.values().flat_map(|cron| &cron.runs);
+        let crons = crons.map(|run| run.release);
+        let all = instances.chain(workers).chain(crons).chain(good);
         all.chain(run).chain(web).collect()
     }
 
@@ -481,6 +487,9 @@ pub struct Observed {
     pub workers: BTreeMap<WorkerName, ObservedInstance>,
     /// PostgreSQL on it.
     pub database: Option<ObservedDatabase>,
+    /// The runs of crons that are ordered here and have ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub crons: Vec<ObservedCron>,
     /// How the last `release` command ended.
     pub release_run: Option<ReleaseOutcome>,
     /// Whether it has data of a store member; `None`: not reported.
@@ -505,6 +514,7 @@ impl Observed {
             vips: BTreeSet::new(),
             instances: BTreeMap::new(),
             workers: BTreeMap::new(),
+            crons: Vec::new(),
             database: None,
             release_run: None,
             store_data: None,

@@ -1,5 +1,7 @@
-//! The monotonic time passed to every decision.
+//! The monotonic time passed to every decision, and the time of day.
 
+use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
@@ -51,4 +53,44 @@ impl Sub for Time {
     fn sub(self, earlier: Self) -> Duration {
         self.saturating_since(earlier)
     }
+}
+
+/// A point of the wall clock, in whole seconds since 1970 (UTC).
+///
+/// ```
+/// assert_eq!(gaiola_model::UnixTime(1_767_323_045).to_string(), "2026-01-02T03:04:05Z");
+/// ```
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct UnixTime(pub u64);
+
+impl UnixTime {
+    /// How long after `earlier` this is; zero if it is not later.
+    pub const fn saturating_since(self, earlier: Self) -> Duration {
+        Duration::from_secs(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for UnixTime {
+    type Output = Self;
+
+    fn add(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(span.as_secs()))
+    }
+}
+
+impl fmt::Display for UnixTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match timestamp(*self) {
+            Some(timestamp) => timestamp.fmt(f),
+            None => write!(f, "{} s after 1970", self.0),
+        }
+    }
+}
+
+/// `None`: it is no time that a calendar has.
+pub(crate) fn timestamp(at: UnixTime) -> Option<jiff::Timestamp> {
+    jiff::Timestamp::from_second(i64::try_from(at.0).ok()?).ok()
 }

@@ -1,0 +1,264 @@
+//! Commands that run at set times: when they are due, and what is known of their runs.
+
+use crate::id::ServerName;
+use crate::placement::{BootNumber, ReleaseNumber};
+use crate::time::{self, UnixTime};
+use croner::parser::{CronParser, Seconds, Year};
+use jiff::tz::{TimeZone, TimeZoneDatabase};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// A run that has not begun within this time of its order does not begin at all.
+pub const BEGIN_WITHIN: Duration = Duration::from_secs(120);
+/// What was due longer ago is missed. A conductor that takes over from another one needs seconds.
+pub const LATE: Duration = Duration::from_secs(60);
+/// The most runs of one cron at once, and the most that wait.
+pub const MOST_RUNS: usize = 10;
+/// How many of the last runs are remembered.
+pub const REMEMBERED: usize = 5;
+
+/// When a command is due.
+///
+/// ```
+/// use gaiola_model::{UnixTime, cron::Schedule};
+///
+/// let nightly = Schedule::parse("30 3 * * *", "Europe/Berlin").unwrap();
+/// let midnight = UnixTime(1_767_312_000); // 2026-01-02 00:00 UTC
+/// assert_eq!(nightly.next_after(midnight).unwrap().to_string(), "2026-01-02T02:30:00Z");
+/// ```
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    fields: croner::Cron,
+    zone: TimeZone,
+}
+
+/// Why a schedule cannot be read, in words that follow it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ScheduleError {
+    /// The fields.
+    #[error("is not a schedule: {0}")]
+    Fields(String),
+    /// No time fits them.
+    #[error("never comes")]
+    Never,
+    /// The time zone.
+    #[error("is not a time zone")]
+    Zone,
+}
+
+impl Schedule {
+    /// Reads crontab's five fields (minute, hour, day of the month, month, day of the week; crontab(5)), or `@yearly`, `@monthly`, `@weekly`,
+    /// `@daily` or `@hourly`, and the name of a time zone, such as `Europe/Berlin` or `UTC`.
+    ///
+    /// Where both days are restricted, either is enough. What is due at an hour that the clock leaves out in spring is due right after it; at one
+    /// that comes twice in autumn it is due the first time, unless it is due in every hour.
+    ///
+    /// # Errors
+    /// Neither may be of another form, and the schedule must come due at all.
+    pub fn parse(fields: &str, zone: &str) -> Result<Self, ScheduleError> {
+        let parser = CronParser::builder()
+            .seconds(Seconds::Disallowed)
+            .year(Year::Disallowed)
+            .build();
+        let error = |error: croner::errors::CronError| ScheduleError::Fields(error.to_string());
+        let schedule = Self {
+            fields: parser.parse(fields).map_err(error)?,
+            zone: TimeZoneDatabase::bundled()
+                .get(zone)
+                .map_err(|_| ScheduleError::Zone)?,
+        };
+        let some_time = UnixTime(1_767_225_600);
+        let comes = schedule.next_after(some_time).is_some();
+        comes.then_some(schedule).ok_or(ScheduleError::Never)
+    }
+
+    /// The first time after `at` that it is due; `None`: it never is again.
+    pub fn next_after(&self, at: UnixTime) -> Option<UnixTime> {
+        let at = time::timestamp(at)?.to_zoned(self.zone.clone());
+        let next = self.fields.find_next_occurrence(&at, false).ok()?;
+        let next = u64::try_from(next.timestamp().as_second()).ok()?;
+        Some(UnixTime(next))
+    }
+
+    /// A time as the schedule's time zone has it: `2026-01-02 03:30`.
+    pub fn local(&self, at: UnixTime) -> String {
+        time::timestamp(at).map_or_else(
+            || at.to_string(),
+            |at| {
+                let zoned = at.to_zoned(self.zone.clone());
+                zoned.strftime("%Y-%m-%d %H:%M").to_string()
+            },
+        )
+    }
+}
+
+/// What the placement has of one `[cron.NAME]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedCron {
+    /// The schedule and time zone by which `handled` was counted: another one counts from when it came.
+    pub schedule: String,
+    /// Whatever was due up to here has run, runs, waits, or is known not to run.
+    pub handled: UnixTime,
+    /// The runs that are ordered and not known to have ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<CronRun>,
+    /// When those were due that wait for the one that runs, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<UnixTime>,
+    /// What became of the last ones, the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last: Vec<CronEnd>,
+}
+
+/// A run that is ordered. Its cron's name and when it was due identify it: it begins once, on one boot of one server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CronRun {
+    /// When it was due.
+    pub due: UnixTime,
+    /// When it was ordered; it begins within [`BEGIN_WITHIN`] of that or not at all.
+    pub ordered: UnixTime,
+    /// The application server it runs on,
+    pub server: ServerName,
+    /// and its boot.
+    pub boot: BootNumber,
+    /// The release whose directory it runs in.
+    pub release: ReleaseNumber,
+    /// The command.
+    pub run: String,
+    /// It is ended if it takes longer.
+    pub timeout: Duration,
+    /// Whether its environment has `DATABASE_URL` and `DATABASE_REPLICA_URL`.
+    pub database: bool,
+    /// The number of its environment in [`Placement::environments`](crate::Placement::environments); 0: it has none of the file's variables.
+    #[serde(default)]
+    pub env: u64,
+}
+
+impl CronRun {
+    /// When it is over at the latest, whatever became of its server.
+    pub fn over_by(&self) -> UnixTime {
+        self.ordered + BEGIN_WITHIN + self.timeout + LATE
+    }
+}
+
+/// How a run ended, as its agent reports it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedCron {
+    /// Its cron.
+    pub name: crate::CronName,
+    /// When it was due.
+    pub due: UnixTime,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+    /// The exit status of its command; `None`: it has none, because it was killed or did not begin.
+    pub status: Option<u8>,
+    /// `None`: it succeeded. Otherwise why it failed, with the end of its output.
+    pub error: Option<String>,
+}
+
+/// What became of one due time, or of several that were missed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CronEnd {
+    /// When it was due; of several the first.
+    pub due: UnixTime,
+    /// The server it ran on; `None`: it did not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerName>,
+    /// How long it took, in milliseconds.
+    #[serde(default)]
+    pub took_ms: u64,
+    /// The exit status of its command, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u8>,
+    /// How it ended.
+    pub outcome: CronOutcome,
+    /// Why it failed, with the end of its output, or why it did not run; empty if it succeeded.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+/// How a due time ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CronOutcome {
+    /// The command exited with 0.
+    Succeeded,
+    /// It did not.
+    Failed,
+    /// Its server was lost: how it ended is not known.
+    Lost,
+    /// Nobody was there to run it in time.
+    Missed,
+    /// The run before was still under way.
+    Skipped,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dues(fields: &str, zone: &str, after: &str, count: usize) -> Vec<String> {
+        let schedule = Schedule::parse(fields, zone).unwrap();
+        let after: jiff::Timestamp = after.parse().unwrap();
+        let mut at = UnixTime(after.as_second().try_into().unwrap());
+        let next = || {
+            at = schedule.next_after(at)?;
+            Some(schedule.local(at))
+        };
+        std::iter::from_fn(next).take(count).collect()
+    }
+
+    #[test]
+    fn fields_are_those_of_crontab() {
+        let hourly = dues("@hourly", "UTC", "2026-01-02T03:04:05Z", 2);
+        assert_eq!(hourly, ["2026-01-02 04:00", "2026-01-02 05:00"]);
+        let steps = dues("*/20 8-9 * * mon-fri", "UTC", "2026-01-02T09:10:00Z", 3);
+        assert_eq!(
+            steps,
+            ["2026-01-02 09:20", "2026-01-02 09:40", "2026-01-05 08:00"]
+        );
+        // The 1st of the month or a Sunday.
+        let either = dues("0 0 1 * 7", "UTC", "2026-01-26T00:00:00Z", 3);
+        assert_eq!(
+            either,
+            ["2026-02-01 00:00", "2026-02-08 00:00", "2026-02-15 00:00"]
+        );
+    }
+
+    #[test]
+    fn an_hour_that_is_left_out_or_comes_twice_is_due_once() {
+        let berlin = |fields, after, count| dues(fields, "Europe/Berlin", after, count);
+        let spring = berlin("30 2 * * *", "2026-03-28T12:00:00Z", 2);
+        assert_eq!(spring, ["2026-03-29 03:00", "2026-03-30 02:30"]);
+        let autumn = berlin("30 2 * * *", "2026-10-24T12:00:00Z", 2);
+        assert_eq!(autumn, ["2026-10-25 02:30", "2026-10-26 02:30"]);
+        let hourly = berlin("0 * * * *", "2026-10-24T23:30:00Z", 3);
+        assert_eq!(
+            hourly,
+            ["2026-10-25 02:00", "2026-10-25 02:00", "2026-10-25 03:00"]
+        );
+    }
+
+    #[test]
+    fn what_is_no_schedule_is_an_error() {
+        for fields in [
+            "",
+            "* * * *",
+            "* * * * * *",
+            "60 * * * *",
+            "@reboot",
+            "x * * * *",
+            "*/0 * * * *",
+        ] {
+            let error = Schedule::parse(fields, "UTC").unwrap_err();
+            assert!(
+                matches!(error, ScheduleError::Fields(_)),
+                "{fields}: {error:?}"
+            );
+        }
+        let never = Schedule::parse("0 0 30 2 *", "UTC").unwrap_err();
+        assert_eq!(never, ScheduleError::Never);
+        let zone = Schedule::parse("@daily", "Europe/Nowhere").unwrap_err();
+        assert_eq!(zone, ScheduleError::Zone);
+    }
+}
