@@ -100,6 +100,7 @@ impl Conductor<'_> {
                 at: *at,
                 over: &seen.over,
                 provider_reads: seen.provider_reads,
+                wall: crate::clock::now(),
             };
             if self.decided.may_decide(&on) {
                 pause = self.conduct(seen, &on).await?;
@@ -211,9 +212,10 @@ impl Conductor<'_> {
             Severity::Info
         };
         for happened in next.events {
+            let (severity, kind) = (severity.max(happened.severity), happened.kind);
             let (subject, text) = subject_and_text(happened);
             tracing::info!(?subject, text, "a step");
-            let reported = self.events.log(subject, severity, "roll_out.step", text);
+            let reported = self.events.log(subject, severity, kind, text);
             reported.await?;
         }
         Ok(())

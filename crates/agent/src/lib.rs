@@ -18,6 +18,7 @@ mod exposition;
 
 mod balancer;
 mod changes;
+mod clock;
 mod conductor;
 mod database;
 mod environment;
@@ -28,8 +29,8 @@ mod missing;
 mod observe;
 mod plan;
 mod proxy;
-mod release;
 mod resources;
+mod run;
 mod secrets;
 mod session;
 mod store_member;
@@ -312,7 +313,10 @@ impl Agent {
         }
         let text = self.view.borrow().placement_text(revision);
         match self.order.save(&self.boot.order_file(), text.as_deref()) {
-            Ok(()) => (self.saved, self.unsaved) = (revision, None),
+            Ok(()) => {
+                (self.saved, self.unsaved) = (revision, None);
+                run::forget_runs(&self.boot, &self.order.placement);
+            }
             Err(error) => {
                 tracing::error!(%revision, %error, "cannot save the order");
                 self.unsaved = Some(error);
@@ -328,7 +332,7 @@ impl Agent {
         }
         let order = self.order_here();
         self.supervisor.reconcile(&self.wanted(&order));
-        self.end_release_run(&order);
+        self.end_runs(&order);
         self.forget_store_member(&order);
         self.keep_served_files();
         if let Some(files) = self.files_to_serve(&order.placement) {
@@ -412,11 +416,7 @@ impl Agent {
             }
             wanted.insert("etcd".to_string(), member);
         }
-        let run = plan::ordered_run(&self.boot, &order.placement);
-        if let Some(run) = run.filter(|run| self.may_run_release(run)) {
-            let command = plan::release_run(self.given(), run);
-            wanted.insert(plan::release_run_name(run), command);
-        }
+        self.want_runs(&mut wanted, order);
         wanted
     }
 

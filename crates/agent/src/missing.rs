@@ -86,7 +86,7 @@ impl Agent {
     /// Why environments of what should run here cannot be read.
     pub(super) fn closed_environments(&self, order: &Order) -> Option<String> {
         let here = self.placed_here(&order.placement).into_iter();
-        let run = self.ordered_run(order).map(|run| run.env);
+        let run = self.ordered_runs(order).into_iter().map(|run| run.env);
         let mut all = here.map(|(_, _, env)| env).chain(run);
         let why = all.find_map(|number| self.environments.why_closed(number))?;
         Some(format!("{why}; what needs it waits"))
@@ -96,7 +96,7 @@ impl Agent {
     pub(super) fn missing_files(&self, order: &Order) -> Option<String> {
         let placement = &order.placement;
         let here = self.placed_here(placement).into_iter();
-        let run = self.ordered_run(order).map(|run| run.release);
+        let run = self.ordered_runs(order).into_iter().map(|run| run.release);
         let needed = here.map(|(_, release, _)| release).chain(run);
         let files = topology::files_wanted(placement, self.boot.server);
         let needed = needed.chain(files.releases);

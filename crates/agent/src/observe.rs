@@ -69,6 +69,7 @@ impl Agent {
             instances: self.instances(),
             workers: self.workers(),
             database: database.and_then(Database::observed),
+            crons: self.ended_crons(),
             release_run: self.release_outcome(),
             store_data: Some(self.boot.store_data().exists()),
             resources: self.left.borrow().reported.clone(),

@@ -5,9 +5,10 @@ use super::supervisor::WantedProcess;
 use crate::state::{Boot, Order};
 use gaiola_core::topology;
 use gaiola_model::config::BalancerLog;
-use gaiola_model::placement::{PlacedInstance, PlacedWorker, ReleaseRun, Template};
+use gaiola_model::cron::{BEGIN_WITHIN, CronRun};
+use gaiola_model::placement::{PlacedInstance, PlacedWorker, ReleaseNumber, ReleaseRun, Template};
 use gaiola_model::proxy_file::{AccessLog, LogTarget};
-use gaiola_model::{InstanceName, Placement, Revision, Tier, WorkerName};
+use gaiola_model::{CronName, InstanceName, Placement, Revision, Tier, UnixTime, WorkerName};
 use gaiola_os::process::{Launch, OWN_PROGRAM};
 use gaiola_store::etcd::{self, EtcdMember, Join};
 use std::collections::BTreeMap;
@@ -17,7 +18,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Environment variable that names the run in every process it starts.
-pub(super) const RELEASE_RUN: &str = "GAIOLA_RELEASE_RUN";
+pub(super) const RUN: &str = "GAIOLA_RELEASE_RUN";
+
+/// Between SIGTERM and SIGKILL for a run.
+const RUN_GRACE: Duration = Duration::from_secs(10);
 
 /// Environment variable that identifies the program of a process of our own.
 const PROGRAM: &str = "GAIOLA_PROGRAM";
@@ -252,54 +256,125 @@ fn in_place_of_the_shell(run: &str) -> String {
     }
 }
 
-/// The run of the `release` command that is ordered for this server's current boot; a run of an earlier boot is over.
-pub(super) fn ordered_run<'a>(boot: &Boot, placement: &'a Placement) -> Option<&'a ReleaseRun> {
+/// A command that is ordered to run once on this server, within its current boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    /// Identifies it: it begins once.
+    pub name: String,
+    /// The log that its output is in, without `.log`.
+    pub log: String,
+    /// The command.
+    pub command: String,
+    /// The release whose directory it runs in.
+    pub release: ReleaseNumber,
+    /// The number of its environment.
+    pub env: u64,
+    /// Whether its environment has the database's URLs, if the site has one.
+    pub database: bool,
+    /// It should be stopped.
+    pub stop: bool,
+    /// It is ended if it takes longer.
+    pub timeout: Option<Duration>,
+    /// It begins by then or not at all.
+    pub begin_by: Option<UnixTime>,
+}
+
+impl Run {
+    fn of_release(run: &ReleaseRun) -> Self {
+        let name = format!("release-{}-{}", run.release, run.generation);
+        Self {
+            log: name.clone(),
+            name,
+            command: run.command.clone(),
+            release: run.release,
+            env: run.env,
+            database: true,
+            stop: run.stop,
+            timeout: None,
+            begin_by: None,
+        }
+    }
+
+    fn of_cron(name: &CronName, run: &CronRun) -> Self {
+        Self {
+            name: format!("cron-{name}-{}", run.due.0),
+            log: format!("cron-{name}"),
+            command: run.run.clone(),
+            release: run.release,
+            env: run.env,
+            database: run.database,
+            stop: false,
+            timeout: Some(run.timeout),
+            begin_by: Some(run.ordered + BEGIN_WITHIN),
+        }
+    }
+
+    /// Where its exit status is written, so that an agent that starts meanwhile finds it.
+    pub(super) fn status_file(&self, boot: &Boot) -> PathBuf {
+        boot.run()
+            .join("releases")
+            .join(format!("{}.exit", self.name))
+    }
+
+    /// Exists as soon as it has begun.
+    pub(super) fn begun(&self, boot: &Boot) -> PathBuf {
+        self.status_file(boot).with_extension("exit.begun")
+    }
+}
+
+/// The `release` command that is ordered for this server's current boot; a run of an earlier boot is over.
+pub(super) fn release_run<'a>(
+    boot: &Boot,
+    placement: &'a Placement,
+) -> Option<(&'a ReleaseRun, Run)> {
     let run = placement.release_run.as_ref();
-    run.filter(|run| run.server == boot.server && run.boot == boot.number)
+    let run = run.filter(|run| run.server == boot.server && run.boot == boot.number)?;
+    Some((run, Run::of_release(run)))
 }
 
-/// The name under which a `release` command runs; another release or command is another run.
-pub(super) fn release_run_name(run: &ReleaseRun) -> String {
-    format!("release-{}-{}", run.release, run.generation)
+/// The runs of crons that are ordered for it.
+pub(super) fn cron_runs<'a>(
+    boot: &Boot,
+    placement: &'a Placement,
+) -> Vec<(&'a CronName, &'a CronRun, Run)> {
+    let crons = placement.crons.iter();
+    let runs = crons.flat_map(|(name, cron)| cron.runs.iter().map(move |run| (name, run)));
+    let here = runs.filter(|(_, run)| run.server == boot.server && run.boot == boot.number);
+    here.map(|(name, run)| (name, run, Run::of_cron(name, run)))
+        .collect()
 }
 
-/// Where a `release` command's exit status is written, so that an agent that starts meanwhile finds it.
-pub(super) fn release_status_file(boot: &Boot, run: &ReleaseRun) -> PathBuf {
-    boot.run()
-        .join("releases")
-        .join(format!("{}.exit", release_run_name(run)))
-}
-
-/// Exists as soon as the run has begun.
-pub(super) fn release_begun(boot: &Boot, run: &ReleaseRun) -> PathBuf {
-    release_status_file(boot, run).with_extension("exit.begun")
-}
-
-pub(super) fn release_run(given: Given<'_>, run: &ReleaseRun) -> WantedProcess {
+pub(super) fn run(given: Given<'_>, run: &Run) -> WantedProcess {
     let boot = given.boot;
     let release = boot.release(run.release);
-    let name = release_run_name(run);
-    let mut env = site_env(boot, &run.release.to_string(), given.urls);
+    let urls = given.urls.filter(|_| run.database);
+    let mut env = site_env(boot, &run.release.to_string(), urls);
     let of_file = given.environments.variables(run.env);
     let (path, of_file): (Vec<_>, Vec<_>) = of_file.partition(|(name, _)| name == "PATH");
     env.extend(of_file);
-    env.push((RELEASE_RUN.into(), name.clone().into()));
+    env.push((RUN.into(), run.name.clone().into()));
     // The command is passed as an argument: nothing in it can end the wrapper early.
     // A run that has begun never begins again, even if no process was left to report its end. The wrapper has a `PATH` of its own: the file's may
     // lead to the site's programs alone.
-    let script = r#"if [ ! -e "$2" ] && mkdir "$2.begun"; then PATH="$3" /bin/sh -c "$1"; echo $? >"$2.new" && mv "$2.new" "$2"; fi"#;
-    let mut launch = shell(boot, &name, script, release, env);
+    let script = r#"if [ ! -e "$2" ] && mkdir "$2.begun"; then PATH="$3" $4 /bin/sh -c "$1"; echo $? >"$2.new" && mv "$2.new" "$2"; fi"#;
+    let mut launch = shell(boot, &run.log, script, release, env);
+    // Not the agent ends it in time, which may not be there.
+    let limit = run.timeout.map(|timeout| {
+        let (grace, seconds) = (RUN_GRACE.as_secs(), timeout.as_secs());
+        format!("/usr/bin/timeout -k {grace} {seconds}")
+    });
     launch.args.extend([
         "release".into(),
         run.command.clone().into(),
-        release_status_file(boot, run).into(),
+        run.status_file(boot).into(),
         path.into_iter()
             .next()
             .map_or_else(|| boot.path.clone().into(), |(_, path)| path),
+        limit.unwrap_or_default().into(),
     ]);
     WantedProcess {
         launch,
-        grace: Duration::from_secs(10),
+        grace: RUN_GRACE,
         restart: false,
         takes_over: false,
     }

@@ -104,6 +104,7 @@ fn is_wanted(path: &Path, all: bool) -> bool {
     all || name.parse::<InstanceName>().is_ok()
         || name.parse::<WorkerName>().is_ok()
         || name.starts_with("release-")
+        || name.starts_with("cron-")
         || name == "access"
 }
 

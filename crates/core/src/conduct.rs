@@ -4,9 +4,10 @@
 //! once that key is another one's. What an agent believes may be old: it sees the store by a watch, and answers and even
 //! its own requests may arrive late.
 
+use crate::cron;
 use crate::rollout::{self, Facts, Next};
 use gaiola_model::placement::BootNumber;
-use gaiola_model::{Desired, Observed, Placement, Revision, ServerName, Time};
+use gaiola_model::{Desired, Observed, Placement, Revision, ServerName, Time, UnixTime};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub struct StoreView<'a> {
     pub over: &'a BTreeMap<ServerName, BootNumber>,
     /// The newest schema that the provider of the servers reads, as it reports.
     pub provider_reads: Option<u64>,
+    /// The time of day; `None`: it is not known, and no cron is due.
+    pub wall: Option<UnixTime>,
 }
 
 /// One agent's term as the conductor.
@@ -38,6 +41,8 @@ pub struct Conductor {
     facts: Facts,
     /// The last placement of its own, or one that must have replaced it.
     stored: Revision,
+    /// How long it is until a cron is due.
+    cron_in: Option<Duration>,
 }
 
 impl Conductor {
@@ -62,6 +67,8 @@ impl Conductor {
     ) -> Next {
         self.facts.over.clone_from(seen.over);
         self.facts.provider_reads = seen.provider_reads;
+        self.facts.wall = seen.wall;
+        self.cron_in = seen.wall.and_then(|now| cron::due_in(seen.placement, now));
         self.facts.observe(now, seen.placement, seen.at, observed);
         self.facts.store_members = seen.placement.store.iter().copied().collect();
         rollout::next(seen.desired, seen.placement, seen.at, &self.facts)
@@ -90,6 +97,7 @@ impl Conductor {
     pub fn pause(&self, grace: Duration) -> Duration {
         let next = self.facts.next_deadline(grace);
         let pause = next.map_or(POLL, |next| next - self.facts.now);
+        let pause = self.cron_in.map_or(pause, |due| pause.min(due));
         pause.clamp(SHORTEST, POLL)
     }
 

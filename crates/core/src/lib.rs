@@ -7,6 +7,7 @@ pub mod cause;
 pub mod compression;
 pub mod conduct;
 pub mod cookie;
+pub mod cron;
 pub mod database;
 pub mod doctor;
 pub mod drill;

@@ -176,6 +176,8 @@ pub fn releases_needed<'a>(
     let instances = instances.filter(|(name, _)| here.contains(&name.server));
     let workers = placement.workers.iter();
     let workers = workers.filter(|(name, _)| here.contains(&name.server));
+    let crons = placement.crons.values().flat_map(|cron| &cron.runs);
+    let crons = crons.filter(|run| here.contains(&run.server));
     let run = placement.release_run.iter();
     let run = run.filter(|run| here.contains(&run.server));
     let has_web = here.iter().any(|server| server.tier == Tier::Web);
@@ -183,6 +185,7 @@ pub fn releases_needed<'a>(
     instances
         .map(|(_, instance)| instance.release)
         .chain(workers.map(|(_, worker)| worker.release))
+        .chain(crons.map(|run| run.release))
         .chain(run.map(|run| run.release))
         .chain(web.copied())
         .map(|number| (number, digest_of(placement, number)))

@@ -12,7 +12,7 @@ mod replace;
 mod scale;
 
 pub use change::{
-    Change, MachineChange, Refusal, WorkerChange, changes, on_lost_machine, refusals,
+    Change, CronChange, MachineChange, Refusal, WorkerChange, changes, on_lost_machine, refusals,
 };
 pub use replace::{ReplaceError, Replacement, readmit, replace};
 pub use scale::{Scale, ScaleError, ScaleTo, scale};
@@ -26,7 +26,7 @@ use std::fmt;
 /// ```
 /// use gaiola_core::merge::{merge, scale};
 /// # use gaiola_model::{Config, config::App};
-/// # let file = Config { site: "a".parse().unwrap(), balancer: None, web: None, app: App::new("bin/a"), workers: Default::default(), database: None, drill: None, env: Default::default(), env_file: None, machines: None };
+/// # let file = Config { site: "a".parse().unwrap(), balancer: None, web: None, app: App::new("bin/a"), workers: Default::default(), crons: Default::default(), database: None, drill: None, env: Default::default(), env_file: None, machines: None };
 /// let by_hand = scale(&file, &"app=4".parse().unwrap(), None).unwrap();
 ///
 /// let mut changed = file.clone();
@@ -44,6 +44,7 @@ pub fn merge(base: &Config, mine: &Config, theirs: &Config, placed: Option<&Plac
         web: tier(&base.web, &mine.web, &theirs.web, web),
         app: app(&base.app, &mine.app, &theirs.app),
         workers: pick(&base.workers, &mine.workers, &theirs.workers),
+        crons: pick(&base.crons, &mine.crons, &theirs.crons),
         database: tier(&base.database, &mine.database, &theirs.database, database),
         drill: pick(&base.drill, &mine.drill, &theirs.drill),
         env: pick(&base.env, &mine.env, &theirs.env),

@@ -11,6 +11,7 @@
 //! - Two database servers are never drained at the same time, and the last one is never removed.
 
 mod auto_replace;
+mod crons;
 mod doors;
 mod drain;
 mod encryption;
@@ -35,8 +36,9 @@ pub(crate) use view::{Unmet, View, too_busy};
 
 use crate::topology;
 use gaiola_model::config::Machines;
+use gaiola_model::event::Severity;
 use gaiola_model::inventory::Location;
-use gaiola_model::placement::{Failure, Phase, PlacedServer, Release, ReleaseNumber};
+use gaiola_model::placement::{Failure, Phase, PlacedServer, Release, ReleaseNumber, Template};
 use gaiola_model::schema::SCHEMA;
 use gaiola_model::{Config, Desired, Placement, Revision, ServerName, Tier};
 use ipnet::IpNet;
@@ -73,6 +75,10 @@ pub struct Next {
 pub struct RollOutEvent {
     /// The server it happened to.
     pub server: Option<ServerName>,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What happened, for programs: `roll_out.step`, or what became of a cron.
+    pub kind: &'static str,
     /// In words, beginning with a name.
     pub text: String,
 }
@@ -110,6 +116,7 @@ pub fn first(desired: &Desired, incarnation: String) -> Placement {
         servers: servers.collect(),
         instances: BTreeMap::new(),
         workers: BTreeMap::new(),
+        crons: BTreeMap::new(),
         environments: BTreeMap::new(),
         vips: BTreeMap::new(),
         network: desired.inventory.network.clone(),
@@ -283,6 +290,7 @@ impl<'a> RollOutStep<'a> {
         self.publish_web_releases();
         self.replace_instances();
         self.place_workers();
+        self.attend_crons();
         self.lead_doors();
         self.keep_network();
         self.raise_schema();
@@ -351,8 +359,20 @@ impl<'a> RollOutStep<'a> {
     }
 
     fn report(&mut self, server: impl Into<Option<ServerName>>, text: impl Into<String>) {
+        self.tell(server, Severity::Info, "roll_out.step", text);
+    }
+
+    fn tell(
+        &mut self,
+        server: impl Into<Option<ServerName>>,
+        severity: Severity,
+        kind: &'static str,
+        text: impl Into<String>,
+    ) {
         self.events.push(RollOutEvent {
             server: server.into(),
+            severity,
+            kind,
             text: text.into(),
         });
     }
@@ -365,6 +385,11 @@ impl<'a> RollOutStep<'a> {
         if !self.waiting.contains(&waiting) {
             self.waiting.push(waiting);
         }
+    }
+
+    /// The section of the file that workers and crons follow belongs to the release that serves: it has come up as it is wanted.
+    fn is_current(&self, good: &Template) -> bool {
+        instances::wanted(self.desired, &self.plan) == *good
     }
 
     /// Whether the file includes this server where it stands.

@@ -1,5 +1,6 @@
 //! The site's status for `gaiola status`: what is observed, what is missing, and what would not survive a loss.
 
+mod crons;
 mod may_fail;
 mod render;
 mod seen;
@@ -43,6 +44,7 @@ pub fn status(desired: &Desired, placement: &Placement, at: Revision, facts: &Fa
     let store = store(desired, facts);
     let mut warnings = left.warnings;
     warnings.extend(desired.aside.as_ref().map(aside));
+    warnings.extend(crons::warnings(placement));
     let servers = placement.servers.iter();
     let servers = servers
         .map(|(name, placed)| server(&view, *name, placed, &store))
@@ -73,6 +75,7 @@ pub fn status(desired: &Desired, placement: &Placement, at: Revision, facts: &Fa
         },
         release: releases(desired, placement),
         servers,
+        crons: crons::all(placement, facts.wall),
         vips: vips.collect(),
         primary: view.primary(),
         store,

@@ -25,6 +25,19 @@ impl fmt::Display for Long {
     }
 }
 
+/// Seconds with a fraction, for what took less than two minutes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Took(pub(crate) Duration);
+
+impl fmt::Display for Took {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_secs() {
+            ..120 => write!(f, "{:.1} s", self.0.as_secs_f64()),
+            _ => Long(self.0).fmt(f),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

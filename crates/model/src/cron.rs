@@ -1,6 +1,7 @@
 //! Commands that run at set times: when they are due, and what is known of their runs.
 
-use crate::id::ServerName;
+use crate::config::Cron;
+use crate::id::{CronName, ServerName};
 use crate::placement::{BootNumber, ReleaseNumber};
 use crate::time::{self, UnixTime};
 use croner::parser::{CronParser, Seconds, Year};
@@ -93,10 +94,10 @@ impl Schedule {
 }
 
 /// What the placement has of one `[cron.NAME]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacedCron {
-    /// The schedule and time zone by which `handled` was counted: another one counts from when it came.
-    pub schedule: String,
+    /// Its section, as it was when the release that serves had come up.
+    pub settings: Cron,
     /// Whatever was due up to here has run, runs, waits, or is known not to run.
     pub handled: UnixTime,
     /// The runs that are ordered and not known to have ended.
@@ -145,7 +146,7 @@ impl CronRun {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedCron {
     /// Its cron.
-    pub name: crate::CronName,
+    pub name: CronName,
     /// When it was due.
     pub due: UnixTime,
     /// How long it took, in milliseconds.

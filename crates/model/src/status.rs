@@ -1,12 +1,14 @@
 //! The document of `gaiola status`: the site for people and programs.
 
+use crate::cron::CronEnd;
 use crate::event::Event;
-use crate::id::{InstanceName, ServerName, SiteName, Tier, WorkerName};
+use crate::id::{CronName, InstanceName, ServerName, SiteName, Tier, WorkerName};
 use crate::inventory::Location;
 use crate::placement::{
     Aside, DatabaseRole, InstanceState, ObservedDatabase, ReleaseNumber, Revision,
 };
 use crate::resources::Resources;
+use crate::time::UnixTime;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 
@@ -40,6 +42,9 @@ pub struct Status {
     pub release: ReleaseStatus,
     /// Every server, in the order in which a request passes the tiers.
     pub servers: Vec<ServerStatus>,
+    /// The commands that run at set times.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub crons: Vec<CronStatus>,
     /// Every VIP.
     pub vips: Vec<VipStatus>,
     /// The database server that takes writes.
@@ -179,6 +184,23 @@ pub struct WorkerStatus {
     pub restarts: u32,
     /// Why it does not run, in words; empty if it does.
     pub reason: String,
+}
+
+/// One `[cron.NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CronStatus {
+    /// Its name.
+    pub name: CronName,
+    /// Its schedule.
+    pub schedule: String,
+    /// The time zone of the schedule.
+    pub time_zone: String,
+    /// When it is due next; `None`: never.
+    pub next: Option<UnixTime>,
+    /// The runs that are under way: when each was due, and the server it is on.
+    pub runs: Vec<(UnixTime, ServerName)>,
+    /// What became of the last ones, the newest last.
+    pub last: Vec<CronEnd>,
 }
 
 /// One VIP.

@@ -5,6 +5,7 @@
 //! settle within a bounded time.
 
 mod checks;
+mod crons;
 mod faults;
 mod hosts;
 mod machine;
@@ -20,6 +21,7 @@ mod view;
 
 use crate::violation::{Rule, Violation};
 use checks::Checker;
+pub use crons::{CronStory, run_cron};
 use gaiola_core::rollout::{self, Facts};
 use gaiola_core::topology;
 use gaiola_model::config::{App, Balancer, Config, Database, Web, Worker};
@@ -164,6 +166,7 @@ struct World {
     site: Option<Box<Site>>,
     site_runs: bool,
     checker: Checker,
+    crons: crons::CronChecker,
     known_targets: RefCell<Targets>,
     trace: Vec<String>,
     steps: u64,
@@ -213,6 +216,7 @@ impl World {
             site: None,
             site_runs: false,
             checker: Checker::default(),
+            crons: crons::CronChecker::default(),
             known_targets: RefCell::default(),
             trace: Vec::new(),
             steps: 0,
@@ -288,6 +292,7 @@ impl World {
     fn conduct(&mut self) -> Result<(), Violation> {
         let observed = self.observed();
         self.facts.store_members = self.store_members.clone();
+        self.facts.wall = Some(crons::wall(self.now));
         self.facts
             .observe(self.now, &self.store.placement, self.store.at, observed);
         if self.hosts > 0 {
@@ -423,6 +428,7 @@ fn config(rng: &mut fastrand::Rng) -> Config {
             true => [("beat".parse().expect("it is a name"), beat())].into(),
             false => Default::default(),
         },
+        crons: Default::default(),
         database: rng.bool().then_some(database),
         drill: None,
         env: Default::default(),

@@ -21,6 +21,8 @@ pub enum Rule {
     Environment,
     /// Workers run where the file wants them, and on no more servers.
     Workers,
+    /// Each time at which a command is due it begins once, or it is known why not; beside itself only if it may.
+    Cron,
     /// A release is prepared before it is started, and by one run of its command at a time.
     Release,
     /// Only the holder of the conductor's key writes placements.

@@ -1,11 +1,13 @@
 //! The file `gaiola.toml`: decodes its text to a [`Config`], or reports every mistake with line and column.
 //!
 //! `tiers` defines the keys and their meaning, `machines` those that name machines, `env` the variables of an environment, `env_file` a
-//! file of them, `workers` the processes beside the instances.
+//! file of them, `workers` the processes beside the instances, `crons` the commands that run at set times.
 
+mod crons;
 mod env;
 mod env_file;
 mod machines;
+mod named;
 pub mod rules;
 mod tiers;
 mod value;

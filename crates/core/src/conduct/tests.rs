@@ -26,6 +26,7 @@ fn nothing_is_decided_on_an_old_view_or_before_ones_own_placement_is_back() {
         at: Revision(at),
         over: &over,
         provider_reads: None,
+        wall: None,
     };
     let mut conductor = Conductor::default();
     assert!(conductor.may_decide(&seen(true, 7)));
@@ -52,6 +53,7 @@ fn a_step_is_decided_on_what_is_seen() {
         at,
         over: &over,
         provider_reads: None,
+        wall: None,
     };
     let mut conductor = Conductor::default();
     let next = conductor.decide(Time::ZERO, &seen, BTreeMap::new());
@@ -103,6 +105,7 @@ fn a_placement_depends_on_the_silence_of_those_who_count_as_dead() {
         at: Revision(7),
         over: &over,
         provider_reads: None,
+        wall: None,
     };
     let mut conductor = Conductor::default();
     conductor.decide(Time::ZERO, &seen, BTreeMap::new());

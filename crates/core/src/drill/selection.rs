@@ -165,6 +165,7 @@ mod tests {
                 ..App::new("")
             },
             workers: Default::default(),
+            crons: Default::default(),
             database: Some(Database {
                 servers: 2,
                 strict: false,

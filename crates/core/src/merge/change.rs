@@ -3,12 +3,12 @@
 mod words;
 
 use gaiola_model::config::{
-    App, Balancer, BalancerProxy, Config, Database, Drill, Machine, Machines, Variables, Web,
+    App, Balancer, BalancerProxy, Config, Cron, Database, Drill, Machine, Machines, Variables, Web,
 };
 use gaiola_model::http::Coding;
 use gaiola_model::placement::ReleaseNumber;
 use gaiola_model::proxy::{CacheControl, Compression, FilePattern, Observe};
-use gaiola_model::{ServerName, Tier, WorkerKind};
+use gaiola_model::{CronName, ServerName, Tier, WorkerKind};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
@@ -118,6 +118,13 @@ pub enum Change {
         /// What becomes of it.
         change: WorkerChange,
     },
+    /// A command that runs at set times comes, changes or goes.
+    Cron {
+        /// Its section.
+        name: CronName,
+        /// What becomes of it.
+        change: CronChange,
+    },
     /// The command that runs once for each release.
     ReleaseCommand,
     /// The command that a balancer runs when it takes a VIP.
@@ -171,6 +178,19 @@ pub enum WorkerChange {
     Removed,
 }
 
+/// What becomes of a command that runs at set times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CronChange {
+    /// It is run.
+    Added,
+    /// It is run at other times.
+    Schedule,
+    /// Its command, timeout or overlap is another one.
+    Settings,
+    /// It is not run any more.
+    Removed,
+}
+
 /// What becomes of a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MachineChange {
@@ -189,7 +209,7 @@ pub enum MachineChange {
 /// ```
 /// use gaiola_core::merge::{changes, scale};
 /// # use gaiola_model::{Config, config::App};
-/// # let old = Config { site: "a".parse().unwrap(), balancer: None, web: None, app: App::new("bin/a"), workers: Default::default(), database: None, drill: None, env: Default::default(), env_file: None, machines: None };
+/// # let old = Config { site: "a".parse().unwrap(), balancer: None, web: None, app: App::new("bin/a"), workers: Default::default(), crons: Default::default(), database: None, drill: None, env: Default::default(), env_file: None, machines: None };
 /// let new = scale(&old, &"app=3".parse().unwrap(), None).unwrap();
 /// assert_eq!(changes(&old, &new)[0].to_string(), "app: servers 2 -> 3: app3 is added");
 /// ```
@@ -215,6 +235,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
                 app_changes(&old.app, &new.app, &mut found);
                 found.extend(env_change(&old.app_env(), &new.app_env()));
                 worker_changes(old, new, &mut found);
+                cron_changes(old, new, &mut found);
             }
             Tier::Database => {
                 if let (Some(old), Some(new)) = (&old.database, &new.database) {
@@ -582,6 +603,30 @@ fn worker_changes(old: &Config, new: &Config, found: &mut Vec<Change>) {
     let gone = old.workers.keys();
     let gone = gone.filter(|kind| !new.workers.contains_key(kind));
     gone.for_each(|kind| tell(kind, WorkerChange::Removed));
+}
+
+fn cron_changes(old: &Config, new: &Config, found: &mut Vec<Change>) {
+    let mut tell = |name: &CronName, change: CronChange| {
+        let name = name.clone();
+        found.push(Change::Cron { name, change });
+    };
+    for (name, now) in &new.crons {
+        let Some(before) = old.crons.get(name) else {
+            tell(name, CronChange::Added);
+            continue;
+        };
+        let when = |cron: &Cron| (cron.schedule.clone(), cron.time_zone.clone());
+        if when(before) != when(now) {
+            tell(name, CronChange::Schedule);
+        }
+        let rest = |cron: &Cron| (cron.run.clone(), cron.timeout, cron.overlap);
+        if rest(before) != rest(now) {
+            tell(name, CronChange::Settings);
+        }
+    }
+    let gone = old.crons.keys();
+    let gone = gone.filter(|name| !new.crons.contains_key(name));
+    gone.for_each(|name| tell(name, CronChange::Removed));
 }
 
 fn database_changes(old: &Database, new: &Database, found: &mut Vec<Change>) {

@@ -109,12 +109,21 @@ impl View<'_> {
         match server.tier {
             Tier::Balancer => return self.holds_no_vip(server),
             Tier::Database => self.has_handed_over(server)?,
-            Tier::Web | Tier::App => {}
+            Tier::App => self.runs_no_cron(server)?,
+            Tier::Web => {}
         }
         let targets = self.targets_on(server);
         targets
             .into_iter()
             .try_for_each(|target| self.quiet(target))
+    }
+
+    /// A run that is ordered there ends first; it has a timeout.
+    fn runs_no_cron(&self, server: ServerName) -> Result<(), NotYet> {
+        match self.cron_on(server) {
+            Some(name) => Err((server, format!("{name} runs on it"))),
+            None => Ok(()),
+        }
     }
 
     /// The targets that proxies send to on a server: the instances of an application server, or the server itself.

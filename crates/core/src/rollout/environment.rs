@@ -31,7 +31,10 @@ pub(super) fn drop_unused(placement: &mut Placement, desired: &Desired) {
     let good = placement.good.iter().map(|good| good.env);
     let run = placement.release_run.iter().map(|run| run.env);
     let workers = placement.workers.values().map(|placed| placed.env);
-    let all = instances.chain(workers).chain(good).chain(run);
+    let crons = placement.crons.values().flat_map(|cron| &cron.runs);
+    let crons = crons.map(|run| run.env);
+    let all = instances.chain(workers).chain(crons);
+    let all = all.chain(good).chain(run);
     let mut used: BTreeSet<u64> = all.collect();
     used.insert(wanted(desired, placement));
     let is_used = |number: &u64, _: &mut Environment| used.contains(number);

@@ -4,7 +4,7 @@ use super::view::View;
 use super::{SILENCE, STORE_DOUBT, dated};
 use crate::topology::{self, TrafficTarget};
 use gaiola_model::placement::{BootNumber, DoorState, Encryption, Phase};
-use gaiola_model::{InstanceName, Observed, Placement, Revision, ServerName, Tier, Time};
+use gaiola_model::{InstanceName, Observed, Placement, Revision, ServerName, Tier, Time, UnixTime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
@@ -20,6 +20,8 @@ use std::net::SocketAddr;
 pub struct Facts {
     /// Time of the last observation.
     pub now: Time,
+    /// The same by the wall clock; `None`: nobody said, and no cron is due.
+    pub wall: Option<UnixTime>,
     /// The servers that hold a lease.
     pub observed: BTreeMap<ServerName, Observed>,
     /// Servers that carry a store member, learners included, as the placement names them; empty: not known. None of

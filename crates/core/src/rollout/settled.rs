@@ -202,6 +202,10 @@ impl Check<'_> {
             let placed = stored.workers.get(name);
             let as_wanted = workers::place(worker, &template, self.desired, name.server);
             let is_old = stored.failed.is_none() && placed != Some(&as_wanted);
+            let mut kinds = stored.workers.keys().map(|placed| &placed.kind);
+            if stored.failed.is_some() && kinds.all(|kind| *kind != name.kind) {
+                continue; // It belongs to the release that was given up.
+            }
             match (placed, self.view.worker_runs(name)) {
                 (Some(placed), _) if is_old => {
                     let release = placed.release;

@@ -97,8 +97,8 @@ impl RollOutStep<'_> {
         let wanted = wanted(&self.desired.config, &self.plan, &servers);
         self.stop_workers(&wanted);
         self.start_workers(wanted, &good);
-        // The commands of the file belong to a release that was given up.
-        if self.plan.failed.is_none() {
+        // Until then the commands of the file are those of a release that is on its way, or was given up.
+        if self.is_current(&good) {
             self.replace_worker(&good);
         }
     }
@@ -122,7 +122,9 @@ impl RollOutStep<'_> {
                 self.wait(name.server, why);
                 continue;
             }
-            let placed = place(self.worker(&name), good, self.desired, name.server);
+            let Some(placed) = self.start_as(&name, good) else {
+                continue; // It follows the release that is on its way.
+            };
             let release = placed.release;
             self.plan.workers.insert(name.clone(), placed);
             self.report(
@@ -130,6 +132,20 @@ impl RollOutStep<'_> {
                 format!("{name} is started from release {release}"),
             );
         }
+    }
+
+    /// What a worker is started as: as the file has it, or, while the release that it belongs to has not come up, as others of its kind are.
+    fn start_as(&self, name: &WorkerName, good: &Template) -> Option<PlacedWorker> {
+        let of_file = place(self.worker(name), good, self.desired, name.server);
+        if self.is_current(good) {
+            return Some(of_file);
+        }
+        let mut like = self.view.placement.workers.iter();
+        let (_, like) = like.find(|(other, _)| other.kind == name.kind)?;
+        Some(PlacedWorker {
+            restart: of_file.restart,
+            ..like.clone()
+        })
     }
 
     /// A worker of the same kind that runs and should not, where no more servers may run one. On a server that is dead none is seen.

@@ -1,6 +1,6 @@
 //! The status for people: one line a server, then what is missing and what may still fail.
 
-use super::database_in_words;
+use super::{crons, database_in_words};
 use gaiola_model::inventory::{Host, Location};
 use gaiola_model::placement::InstanceState;
 use gaiola_model::status::{
@@ -16,6 +16,7 @@ pub fn render(status: &Status, color: bool) -> String {
     for vip in status.vips.iter().filter(|vip| vip.owners.len() != 1) {
         let _ = writeln!(out, "{}", fault_of(vip));
     }
+    list(&mut out, "cron", status.crons.iter().map(crons::in_words));
     list(&mut out, "failed", status.failed.iter());
     list(&mut out, "missing", status.missing.iter());
     list(&mut out, "waiting", status.waiting.iter());

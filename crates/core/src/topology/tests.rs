@@ -35,6 +35,7 @@ pub(super) fn site(balancers: u16, webs: u16, databases: u16) -> Placement {
             ..App::new("")
         },
         workers: Default::default(),
+        crons: Default::default(),
         database: (databases > 0).then_some(Database {
             servers: databases,
             strict: false,

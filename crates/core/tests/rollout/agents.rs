@@ -60,6 +60,7 @@ impl Site {
             vips: vips.copied().collect(),
             instances: self.instances(server, placement, before),
             workers: self.workers(server, placement, before),
+            crons: Vec::new(),
             database: (server.tier == Tier::Database).then(|| self.database(server, placement)),
             release_run: placement
                 .release_run

@@ -10,8 +10,10 @@ use gaiola_model::placement::{
     BootNumber, DatabaseRole, ObservedDatabase, ObservedProxy, ReleaseOutcome, ReleaseRun,
 };
 use gaiola_model::resources::Resources;
-use gaiola_model::{InstanceName, Observed, Placement, Revision, ServerName, Time, WorkerName};
-use std::collections::BTreeSet;
+use gaiola_model::{
+    InstanceName, Observed, Placement, Revision, ServerName, Time, UnixTime, WorkerName,
+};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -45,6 +47,8 @@ pub(super) struct Machine {
     pub(super) database: Option<Postgres>,
     /// The runs of the `release` command in this boot, each with the time of its end: in `/run`, lost with the power.
     release_runs: Vec<(Time, ReleaseOutcome)>,
+    /// The runs of a cron that began on this boot: when each was due, and when it ends.
+    pub(super) crons: BTreeMap<UnixTime, Time>,
     /// What it last wrote to the store.
     pub(super) published: Option<Observed>,
 }
@@ -78,6 +82,7 @@ impl Machine {
             vips: BTreeSet::new(),
             database: None,
             release_runs: Vec::new(),
+            crons: BTreeMap::new(),
             published: None,
         }
     }
@@ -106,6 +111,7 @@ impl Machine {
         self.off_until = until;
         self.frozen_with = None;
         self.release_runs.clear();
+        self.crons.clear();
         self.proxy = None;
         self.processes.clear();
         self.vips.clear();
@@ -168,6 +174,7 @@ impl Machine {
             instances: self.processes.observed(),
             workers: self.processes.observed_workers(),
             database: self.database.as_ref().map(|database| database.observe(now)),
+            crons: self.ended_crons(now),
             release_run: self.finished_release(now).cloned(),
             store_data: None,
             resources: Resources::default(),
@@ -349,6 +356,7 @@ impl World {
         let placement = self.held(at).expect("it was stored").clone();
         self.order_processes(server, &placement)?;
         self.run_release(server, &placement)?;
+        self.run_crons(server, &placement)?;
         let machine = self.machines.get_mut(&server).expect("it is there");
         (machine.known, machine.disk) = (at, at);
         Ok(())

@@ -1,6 +1,7 @@
 //! One agent's session with the store, like `agent::session` and `agent::conductor`: what it sees by its watch, its lease, its
 //! report, and its terms as the conductor.
 
+use super::crons::wall;
 use super::members::{self, MembersSight};
 use super::network::{Basis, Call, Purpose, Reply, Request};
 use super::sabotage::Sabotage;
@@ -206,6 +207,7 @@ impl Session {
             at: *at,
             over: &view.over,
             provider_reads: None,
+            wall: Some(wall(now)),
         };
         if !conductor.may_decide(&seen) {
             return None;

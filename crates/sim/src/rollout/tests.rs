@@ -1,4 +1,5 @@
 use super::*;
+use gaiola_model::config::Overlap;
 
 /// Plays every seed; of a single one that fails the whole story is printed, of several each seed and rule.
 fn all_hold(seeds: &[u64], run: impl Fn(u64) -> Result<Story, Box<Broken>> + Sync) {
@@ -130,5 +131,26 @@ fn a_conductor_whose_watch_stalls_leaves_out_servers_that_are_back() {
     for seed in [46, 148] {
         let rule = found(seed, Sabotage::TrustsItsWatch);
         assert_eq!(rule, Rule::NothingInUseIsStopped);
+    }
+}
+
+#[test]
+fn what_is_due_every_minute_runs_sixty_times_an_hour() {
+    let story = run_cron(1, Overlap::Allow, false).unwrap_or_else(|broken| panic!("{broken}"));
+    assert_eq!((story.began, story.known), (56, 0)); // Of the last three minutes and the first nobody judges.
+}
+
+#[test]
+fn each_due_time_begins_once_whatever_fails() {
+    for overlap in [Overlap::Skip, Overlap::Queue, Overlap::Allow] {
+        let stories = crate::world::each(&crate::world::seeds("cron", 8), |seed| {
+            run_cron(seed, overlap, true)
+        });
+        let broken: Vec<String> = stories
+            .into_iter()
+            .filter_map(Result::err)
+            .map(|broken| format!("SEED={}: {}", broken.seed, broken.violation))
+            .collect();
+        assert!(broken.is_empty(), "{overlap:?}: {}", broken.join("\n"));
     }
 }

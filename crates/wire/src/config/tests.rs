@@ -157,6 +157,7 @@ fn every_key_is_read() {
             ..App::new("")
         },
         workers: Default::default(),
+        crons: Default::default(),
         database: Some(Database {
             servers: 3,
             strict: true,

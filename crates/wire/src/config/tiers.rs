@@ -1,5 +1,6 @@
 //! The meaning of each section: its keys, their defaults and their limits.
 
+use super::crons::{self, CRON};
 use super::env;
 use super::machines::{self, MACHINE, Sections};
 use super::workers::{self, WORKER};
@@ -37,8 +38,8 @@ const KEYS: &[(&str, &[&str])] = &[
     (
         "",
         &[
-            "site", "env", "env_file", "balancer", "web", "app", "worker", "database", "machines",
-            "drill",
+            "site", "env", "env_file", "balancer", "web", "app", "worker", "cron", "database",
+            "machines", "drill",
         ],
     ),
     (
@@ -143,6 +144,10 @@ const KEYS: &[(&str, &[&str])] = &[
     ),
     (WORKER, &["run", "servers", "instances", "grace"]),
     (
+        CRON,
+        &["schedule", "time_zone", "run", "timeout", "overlap"],
+    ),
+    (
         "app.health",
         &[
             "path", "host", "headers", "status", "interval", "timeout", "fall", "port",
@@ -201,6 +206,7 @@ pub(super) fn config(
         web: (sections.tier(Tier::Web)).map(|section| web(section, mistakes)),
         app: app(root, sections.tier(Tier::App), known, mistakes),
         workers: workers::of(root, mistakes),
+        crons: crons::of(root, mistakes),
         database: (sections.tier(Tier::Database)).map(|section| database(section, mistakes)),
         drill: drill.map(|section| drill_of(&section, mistakes)),
         env,

@@ -1,6 +1,6 @@
 //! The differences in words, one line each.
 
-use super::{Change, MachineChange, WorkerChange};
+use super::{Change, CronChange, MachineChange, WorkerChange};
 use crate::words::Long;
 use gaiola_model::{ServerName, Tier};
 use std::fmt;
@@ -89,6 +89,15 @@ impl fmt::Display for Change {
                     WorkerChange::Removed => "is stopped",
                 };
                 write!(f, "worker {kind}: {words}")
+            }
+            Self::Cron { name, change } => {
+                let words = match change {
+                    CronChange::Added => "is run on its schedule",
+                    CronChange::Schedule => "has another schedule, which holds from now on",
+                    CronChange::Settings => "has other settings: they hold from its next run on",
+                    CronChange::Removed => "is not run any more; a run under way is seen to its end",
+                };
+                write!(f, "cron {name}: {words}")
             }
             Self::ReleaseCommand => f.write_str(
                 "app: release changes: it runs before the instances of the next release",
