@@ -5,6 +5,7 @@
 
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+pub mod clock;
 pub mod engine;
 pub mod init;
 pub mod keeper;
@@ -18,7 +19,7 @@ mod exposition;
 
 mod balancer;
 mod changes;
-mod clock;
+
 mod conductor;
 mod database;
 mod environment;

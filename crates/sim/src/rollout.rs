@@ -152,6 +152,8 @@ struct World {
     store_members: BTreeSet<ServerName>,
     /// No lease is visible until this time.
     store_dark_until: Time,
+    /// The end of the faults.
+    troubled_until: Time,
     /// The conductor's facts; a new conductor starts with none.
     facts: Facts,
     /// The number of machines that servers stand on; 0: each has one of its own.
@@ -209,6 +211,7 @@ impl World {
                 .collect(),
             desired,
             store_dark_until: Time::ZERO,
+            troubled_until: Time::ZERO + TROUBLED,
             facts: Facts::default(),
             hosts: 0,
             sick: BTreeSet::new(),
@@ -225,7 +228,7 @@ impl World {
     }
 
     fn play(&mut self) -> Result<Story, Violation> {
-        let end_of_faults = Time::ZERO + TROUBLED;
+        let end_of_faults = self.troubled_until;
         while self.now < end_of_faults {
             self.stir();
             self.tick()?;
@@ -322,7 +325,7 @@ impl World {
 
     /// Whether faults happen.
     fn is_troubled(&self) -> bool {
-        self.now < Time::ZERO + TROUBLED
+        self.now < self.troubled_until
     }
 
     fn next(&self) -> rollout::Next {

@@ -28,6 +28,7 @@ pub fn see(
         .collect();
     facts.over.clone_from(&view.over);
     facts.provider_reads = view.provider_reads;
+    facts.wall = gaiola_agent::clock::now();
     facts.observe(site.now(), &placement, at, observed);
     facts.store_members = placement.store.iter().copied().collect();
     Some((desired, at, placement))

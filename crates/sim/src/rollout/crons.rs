@@ -79,13 +79,13 @@ impl World {
     ) -> Result<CronStory, Violation> {
         self.desired.config.crons.clone_from(crons);
         self.desired.generation += 1;
-        let mut troubled = has_faults;
+        let troubled = if has_faults { TROUBLED } else { Duration::ZERO };
+        self.troubled_until = Time::ZERO + troubled;
         while self.now < Time::ZERO + HOUR {
-            if troubled && self.now >= Time::ZERO + TROUBLED {
-                troubled = false;
+            if self.now == self.troubled_until {
                 self.heal();
             }
-            if troubled {
+            if self.is_troubled() {
                 self.stir();
                 self.desired.config.crons.clone_from(crons);
             }

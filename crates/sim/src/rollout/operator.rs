@@ -197,7 +197,7 @@ impl World {
             .is_some_and(|since| !is_lately(since));
         let hears_store = !is_lately(operator.store_silent);
         let made = operator.desired.as_ref();
-        let is_over = self.now > Time::ZERO + super::TROUBLED;
+        let is_over = self.now > self.troubled_until;
         let is_last = made.is_some_and(|made| made.generation == self.desired.generation);
         match end {
             Next::Done if !operator.settled.is_some_and(is_lately) => {
