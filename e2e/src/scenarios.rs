@@ -7,6 +7,7 @@ mod stages;
 use crate::machines::Seen;
 use crate::site::Ran;
 use serde_json::Value;
+use std::time::{Duration, Instant};
 
 /// A site that scenarios are played on.
 pub trait Stage {
@@ -59,7 +60,7 @@ impl dyn Stage + '_ {
 type Scenario = fn(&dyn Stage);
 
 /// All of them, in the order in which they are played.
-const ALL: [(&str, Scenario); 11] = [
+const ALL: [(&str, Scenario); 12] = [
     ("a second up changes nothing", changes_nothing),
     ("a tier is scaled", scales),
     ("servers are drained", drains),
@@ -70,6 +71,7 @@ const ALL: [(&str, Scenario); 11] = [
         keeps_secrets,
     ),
     ("workers run beside the instances", works),
+    ("a cron runs once for the whole site", keeps_time),
     ("a release that cannot start is given up", gives_up),
     ("commands reach the servers", reaches),
     ("what cannot be done is said", refuses),
@@ -236,6 +238,55 @@ fn works(stage: &dyn Stage) {
     without(stage);
     stage.up().expect(0, &[]);
     assert!(names(stage).is_empty());
+    stage.is_whole();
+}
+
+fn keeps_time(stage: &dyn Stage) {
+    let cron = "[cron.tick]\nschedule = \"* * * * *\"\nrun = \"echo tick $RELEASE of $SITE\"\n\
+                [cron.bad]\nschedule = \"* * * * *\"\nrun = \"echo no mail; exit 3\"\n[app]\n";
+    stage.edit("[app]\n", cron);
+    let planned = "cron tick: is run on its schedule";
+    stage.gaiola(&["plan"]).expect(0, &[planned]);
+    stage.up().expect(0, &[]);
+    let last = |name: &str| {
+        let status = stage.status();
+        let crons = status["crons"].as_array().cloned().unwrap_or_default();
+        let cron = crons.into_iter().find(|cron| cron["name"] == *name);
+        let last = cron.map(|cron| cron["last"].as_array().cloned().unwrap_or_default());
+        last.unwrap_or_default()
+    };
+    let deadline = Instant::now() + Duration::from_secs(90);
+    while last("tick").is_empty() || last("bad").is_empty() {
+        assert!(Instant::now() < deadline, "{}", stage.status());
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    assert_eq!(last("tick")[0]["outcome"], "succeeded");
+    assert_eq!(
+        (&last("bad")[0]["outcome"], &last("bad")[0]["status"]),
+        (&"failed".into(), &3.into())
+    );
+    let failed = [
+        "tick  * * * * * (UTC)  next ",
+        "bad of ",
+        "failed on app",
+        "exited with status 3: no mail",
+    ];
+    stage.gaiola(&["status"]).expect(0, &failed);
+    // Of two servers one has run it.
+    let log = |server| {
+        stage
+            .gaiola(&["logs", "-n", server, "--last", "1000"])
+            .stdout
+    };
+    let ticks = [log("app1"), log("app2")]
+        .join("\n")
+        .matches("tick ")
+        .count();
+    std::thread::sleep(Duration::from_secs(1));
+    assert!((1..=last("tick").len()).contains(&ticks), "{ticks} ticks");
+    stage.edit(cron, "[app]\n");
+    stage.up().expect(0, &[]);
+    assert_eq!(stage.status()["crons"], Value::Null);
     stage.is_whole();
 }
 

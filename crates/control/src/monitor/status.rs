@@ -99,6 +99,7 @@ fn unknown(site: &Site) -> Status {
             running: Vec::new(),
         },
         servers: Vec::new(),
+        crons: Vec::new(),
         vips: Vec::new(),
         primary: None,
         store: Vec::new(),

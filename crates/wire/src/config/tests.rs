@@ -4,7 +4,8 @@ mod mistakes;
 use super::{ConfigErrors, Surroundings, VipRange, load_in};
 use gaiola_model::config::Variables;
 use gaiola_model::config::{
-    App, Balancer, BalancerTls, Database, Drill, DrillLimits, DrillWrite, HealthCheck, Machine, Web,
+    App, Balancer, BalancerTls, Database, Drill, DrillLimits, DrillWrite, HealthCheck, Machine,
+    Overlap, Web,
 };
 use gaiola_model::proxy::{Compression, StatusRange};
 use gaiola_model::{Config, Tier};
@@ -334,6 +335,7 @@ fn the_examples_of_the_documentation_are_read() {
         balancer,
         health,
         workers,
+        crons,
     ] = examples[..]
     else {
         panic!("{examples:?}")
@@ -360,6 +362,16 @@ fn the_examples_of_the_documentation_are_read() {
         ["mail", "scheduler"].map(|kind| &with_workers.workers[&kind.parse().unwrap()]);
     assert_eq!((mail.instances, mail.servers), (2, None));
     assert_eq!((scheduler.instances, scheduler.servers), (1, Some(1)));
+    let with_crons = load(&format!("{whole}\n{crons}")).unwrap();
+    let [clean, report] = ["clean", "report"].map(|name| &with_crons.crons[&name.parse().unwrap()]);
+    assert_eq!(
+        (clean.overlap, clean.timeout.as_secs()),
+        (Overlap::Skip, 3600)
+    );
+    assert_eq!(
+        (report.overlap, report.timeout.as_secs()),
+        (Overlap::Queue, 7200)
+    );
     let config = load(on_machines).unwrap();
     assert_eq!(config.machines.unwrap().all().len(), 10);
     let config = in_directory(least, "guestbook").unwrap();

@@ -108,6 +108,7 @@ pub(super) fn made_up() -> Status {
             released: Some(ReleaseNumber(3)),
             running: vec![ReleaseNumber(3)],
         },
+        crons: Vec::new(),
         vips: servers.iter().flat_map(vip).collect(),
         primary: Some("db1".parse().unwrap()),
         store: vec!["lb1".parse().unwrap()],

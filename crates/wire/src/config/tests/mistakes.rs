@@ -474,3 +474,38 @@ fn mistakes_in_how_an_instance_is_checked_have_their_place() {
         "{said:?}"
     );
 }
+
+#[test]
+fn mistakes_of_a_cron_are_reported_in_their_lines() {
+    let text = r#"site = "a"
+[app]
+run = "x"
+[cron.Clean]
+schedule = "@hourly"
+run = "x"
+[cron.clean]
+schedule = "61 * * * *"
+time_zone = "Berlin"
+timeout = "500ms"
+overlap = "wait"
+[cron.never]
+schedule = "0 0 31 2 *"
+run = "x"
+timeout = "25h"
+"#;
+    let said = said(text);
+    let starts = [
+        r#"4:7: "Clean" is not the name of a cron; use 1 to 32"#,
+        r#"7:7: [cron.clean] has no `run`; add run = "COMMAND", the command to run"#,
+        r#"8:12: `schedule` "61 * * * *" is not a schedule: "#,
+        r#"9:13: `time_zone` "Berlin" is not a time zone; write one of the IANA database"#,
+        r#"10:11: `timeout` "500ms" is not a whole number of seconds; write "10s" or "30m""#,
+        r#"11:11: `overlap` "wait" is not a way to deal with a run under way; write "skip", "queue" or "allow""#,
+        r#"13:12: `schedule` "0 0 31 2 *" never comes; write a date that there is"#,
+        r#"15:11: `timeout` "25h" is longer than 24 hours"#,
+    ];
+    assert_eq!(said.len(), starts.len(), "{said:#?}");
+    for (said, start) in said.iter().zip(starts) {
+        assert!(said.starts_with(start), "{said}\n{start}");
+    }
+}
