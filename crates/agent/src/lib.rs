@@ -259,10 +259,11 @@ impl Agent {
 
     fn record_end(&mut self, ended: Ended) {
         let name = ended.name();
-        // Events of instances come from comparing observations; those of a release run are its outcome.
+        // Events of instances and workers come from comparing observations; those of a run are its outcome.
         let has_events_of_its_own = name.parse::<InstanceName>().is_ok()
             || name.parse::<WorkerName>().is_ok()
-            || name.starts_with("release-");
+            || name.starts_with("release-")
+            || name.starts_with("cron-");
         if self.supervisor.is_unexpected(&ended) && !has_events_of_its_own {
             self.report(Event {
                 time: events::now(),
