@@ -57,7 +57,8 @@ fn ask(address: SocketAddr, method: &str, path: &str) -> io::Result<Answer> {
     parse(&String::from_utf8_lossy(&read)).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
-fn parse(read: &str) -> Option<Answer> {
+/// A whole response.
+pub(crate) fn parse(read: &str) -> Option<Answer> {
     let (head, body) = read.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
     Some(Answer {

@@ -4,6 +4,7 @@
 
 mod stages;
 
+use crate::http::Answer;
 use crate::machines::Seen;
 use crate::site::Ran;
 use serde_json::Value;
@@ -26,8 +27,13 @@ pub trait Stage {
     /// Does `work` under pages, reads and writes.
     fn under_load(&self, work: &mut dyn FnMut()) -> Seen;
 
+    /// What a client outside gets, whatever its status.
+    fn answer(&self, path: &str) -> Answer;
+
     /// The body of a page, as a client outside gets it.
-    fn page(&self, path: &str) -> String;
+    fn page(&self, path: &str) -> String {
+        self.answer(path).body
+    }
 }
 
 impl dyn Stage + '_ {
@@ -60,7 +66,7 @@ impl dyn Stage + '_ {
 type Scenario = fn(&dyn Stage);
 
 /// All of them, in the order in which they are played.
-const ALL: [(&str, Scenario); 12] = [
+const ALL: [(&str, Scenario); 13] = [
     ("a second up changes nothing", changes_nothing),
     ("a tier is scaled", scales),
     ("servers are drained", drains),
@@ -70,6 +76,7 @@ const ALL: [(&str, Scenario); 12] = [
         "secrets reach the instances and nothing else",
         keeps_secrets,
     ),
+    ("maintenance refuses clients", maintains),
     ("workers run beside the instances", works),
     ("a cron runs once for the whole site", keeps_time),
     ("a release that cannot start is given up", gives_up),
@@ -199,6 +206,61 @@ fn keeps_secrets(stage: &dyn Stage) {
     stage.up().expect(0, &[]);
     unset().expect(0, &[]);
     unset().expect(2, &["there is no secret TOKEN"]);
+    stage.is_whole();
+}
+
+/// Where clients of the lab and of machines are.
+const CLIENTS: [&str; 4] = ["--allow", "127.0.0.0/8", "--allow", "10.78.0.0/24"];
+
+fn maintains(stage: &dyn Stage) {
+    // Requests go to all balancers in turn, or to whoever holds the VIP.
+    let all = |status: u16| {
+        let answers = (0..10).map(|_| stage.answer("/api/entries"));
+        let answers: Vec<Answer> = answers.collect();
+        let wrong = answers.iter().find(|answer| answer.status != status);
+        assert_eq!(wrong, None, "not all are {status}");
+        answers.into_iter().next().expect("there are ten")
+    };
+    stage.write("closed.html", "back at noon\n");
+    let on = ["maintenance", "on"];
+    let seen = stage.under_load(&mut || {
+        let page = [&on[..], &["--page", "closed.html", "--retry-after", "90"]].concat();
+        stage.gaiola(&page).expect(0, &["503 from lb1, lb2"]);
+        let refused = all(503);
+        let fields = ["\r\nretry-after: 90\r\n", "\r\ncache-control: no-store\r\n"];
+        assert!(
+            fields.iter().all(|field| refused.head.contains(field)),
+            "{refused:?}"
+        );
+        assert_eq!(refused.body, "back at noon\n");
+        stage
+            .gaiola(&["status"])
+            .expect(0, &["maintenance is on since", "end it with"]);
+        let allowed = [&on[..], &CLIENTS].concat();
+        stage.gaiola(&allowed).expect(0, &[]);
+        all(200);
+        let others = [&on[..], &["--allow", "192.0.2.0/24"]].concat();
+        stage.gaiola(&others).expect(0, &[]);
+        all(503);
+        // A deployment goes on behind it.
+        stage.write("public/meanwhile.html", "deployed meanwhile\n");
+        stage.up().expect(0, &[]);
+        all(503);
+        stage
+            .gaiola(&["maintenance", "off"])
+            .expect(0, &["serve clients"]);
+        all(200);
+    });
+    seen.assert_nothing_lost();
+    let refused = |why: &&String| why.ends_with("status 503");
+    let others: Vec<&String> = seen.failures.iter().filter(|why| !refused(why)).collect();
+    assert!(others.is_empty() && !seen.failures.is_empty(), "{seen:#?}");
+    assert_eq!(stage.page("/meanwhile.html"), "deployed meanwhile\n");
+    stage
+        .gaiola(&["maintenance", "off"])
+        .expect(0, &["nothing to change"]);
+    let said = ["maintenance is on by", "maintenance is over"];
+    stage.gaiola(&["events", "--last", "200"]).expect(0, &said);
     stage.is_whole();
 }
 

@@ -1,8 +1,10 @@
 //! The command line, as clap parses it. What is not implemented yet is not listed.
 
 mod internal;
+mod maintenance;
 
 pub(crate) use internal::{Booted, Connect, Keeper, KeeperKind, Lab, Machine, OneOff, Pid1, Visit};
+pub(crate) use maintenance::MaintenanceCommand;
 
 use crate::candidates;
 use clap::{Parser, Subcommand};
@@ -102,6 +104,9 @@ pub(crate) enum Command {
     Undrain(Drain),
     /// Replace instances with new ones of the same release, one at a time; no request is lost.
     Restart(Restart),
+    /// Have all balancers answer 503 at once, except to the networks that are allowed, or end that.
+    #[command(subcommand)]
+    Maintenance(MaintenanceCommand),
     /// Set, list and remove secrets: values that variables of the file refer to as {secret.NAME}.
     #[command(subcommand)]
     Secret(SecretCommand),

@@ -23,6 +23,7 @@ mod install;
 mod logs;
 mod machine;
 mod machines;
+mod maintenance;
 mod man;
 mod open;
 mod operate;
@@ -93,6 +94,7 @@ fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Drain(drain) => operate::drain(&global, &drain),
         Command::Undrain(drain) => operate::undrain(&global, &drain),
         Command::Restart(restart) => operate::restart(&global, restart),
+        Command::Maintenance(command) => maintenance::maintenance(&global, &command),
         Command::Secret(command) => secret::secret(&global, &command),
         Command::Power(power) => operate::power(&global, &power),
         Command::Roll(roll) => roll::roll(&global, &roll),

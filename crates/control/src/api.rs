@@ -17,9 +17,11 @@ use gaiola_agent::engine::Secret;
 use gaiola_core::drill::Target;
 use gaiola_model::inventory::Host;
 use gaiola_model::placement::Aside;
+use gaiola_model::proxy::InlinePage;
 use gaiola_model::secret::SecretName;
 use gaiola_model::status::Status;
 use gaiola_model::{Config, Exit, ServerName, SiteName};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -73,6 +75,8 @@ pub enum Change {
     SetAside(Aside),
     /// Return the servers of the machine that is set aside to traffic.
     TakeBack,
+    /// Have balancers refuse clients, or end that with `None`. Other changes may be in progress.
+    Maintenance(Option<NewMaintenance>),
 }
 
 impl Change {
@@ -89,6 +93,7 @@ impl Change {
             Self::Restart(_) => "restart",
             Self::SetAside(_) => "set aside",
             Self::TakeBack => "take back",
+            Self::Maintenance(_) => "maintenance",
         }
     }
 }
@@ -117,6 +122,21 @@ impl NewSecrets {
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
+}
+
+/// How balancers refuse clients.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewMaintenance {
+    /// Who asks for it: `root@laptop`.
+    pub by: String,
+    /// What clients get; `None`: the site's page for 503, or else a line of text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page: Option<InlinePage>,
+    /// Clients in these networks are served as ever.
+    #[serde(default)]
+    pub allow: Vec<IpNet>,
+    /// `Retry-After`, in seconds.
+    pub retry_after: u32,
 }
 
 /// What is known of the site's secrets.

@@ -3,6 +3,7 @@
 mod aside;
 mod first;
 mod follow;
+mod maintenance;
 mod plan;
 mod release;
 mod replace;
@@ -37,16 +38,19 @@ use tokio::time::{Instant, timeout};
 /// How long a change waits for the store.
 const STORE_LIMIT: Duration = Duration::from_secs(30);
 
-/// Carries out a change and reports its steps. A second concurrent change is refused.
+/// Carries out a change and reports its steps. A second concurrent change is refused, but for maintenance.
 pub async fn carry_out(site: &Rc<Site>, asked: ChangeRequest, steps: &mut Steps) -> Outcome {
-    let Ok(_held) = site.change.try_lock() else {
+    let is_maintenance = matches!(asked.change, Change::Maintenance(_));
+    let held = site.change.try_lock();
+    if held.is_err() && !is_maintenance {
         return refused(
             Exit::ChangeUnderWay,
             "another change is in progress; wait for it, or see: gaiola status",
         );
-    };
+    }
     let deadline = Instant::now() + Duration::from_millis(asked.timeout_ms);
     match begin(site, asked.change, deadline, steps).await {
+        Ok((since, _)) if is_maintenance => maintenance::follow(site, since, deadline).await,
         Ok((since, deploys)) => follow(site, since, deploys, deadline, steps).await,
         Err(outcome) => outcome,
     }
@@ -142,6 +146,7 @@ async fn begin(
         Change::Restart(what) => work.restart(&what).await,
         Change::SetAside(aside) => work.set_aside(aside).await,
         Change::TakeBack => work.take_back().await,
+        Change::Maintenance(set) => work.set_maintenance(set).await,
     };
     Ok((written?, work.deploys))
 }
@@ -394,19 +399,31 @@ async fn store_desired(
     aside::without_removed(&mut new);
     tracing::Span::current().record("generation", new.generation);
     let key = Keys::of(&site.name).desired();
-    match store.put_json_if(&key, Expected::At(at), &new, None).await {
-        Ok(revision) => Ok(revision),
-        Err(StoreError::CompareAndSwap { .. }) => Err(refused(
-            Exit::ChangeUnderWay,
-            "another change came first; see `gaiola status` and try again",
-        )),
-        Err(error) => Err(refused(
-            Exit::Failed,
-            format!(
-                "cannot write the desired state: {}",
-                gaiola_os::chain(&error)
-            ),
-        )),
+    let mut at = at;
+    loop {
+        let error = match store.put_json_if(&key, Expected::At(at), &new, None).await {
+            Ok(revision) => return Ok(revision),
+            Err(error) => error,
+        };
+        if !matches!(error, StoreError::CompareAndSwap { .. }) {
+            let why = gaiola_os::chain(&error);
+            let why = format!("cannot write the desired state: {why}");
+            return Err(refused(Exit::Failed, why));
+        }
+        // Maintenance alone leaves the generation as it is: it is kept, and nothing else came in between.
+        let stored = store.get_json::<Desired>(&key).await.ok().flatten();
+        match stored.filter(|stored| stored.value.generation + 1 == new.generation) {
+            Some(stored) if stored.modified > at => {
+                at = stored.modified;
+                new.maintenance = stored.value.maintenance;
+            }
+            _ => {
+                return Err(refused(
+                    Exit::ChangeUnderWay,
+                    "another change came first; see `gaiola status` and try again",
+                ));
+            }
+        }
     }
 }
 

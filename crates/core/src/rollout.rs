@@ -18,6 +18,7 @@ mod encryption;
 mod environment;
 mod facts;
 mod instances;
+mod maintenance;
 mod path;
 mod release;
 mod replace;
@@ -118,6 +119,7 @@ pub fn first(desired: &Desired, incarnation: String) -> Placement {
         workers: BTreeMap::new(),
         crons: BTreeMap::new(),
         environments: BTreeMap::new(),
+        maintenance: desired.maintenance.clone(),
         vips: BTreeMap::new(),
         network: desired.inventory.network.clone(),
         doors: BTreeMap::new(),
@@ -158,15 +160,19 @@ pub fn next(desired: &Desired, placement: &Placement, at: Revision, facts: &Fact
             None,
             "the desired state that was read is older than the placement",
         );
-    } else if desired.inventory.servers.is_empty() {
-        step.wait(
-            None,
-            "for the site's inventory, which documents of Gaiola 0.1 do not have; write it with: gaiola up",
-        );
-    } else if facts.store_in_doubt {
-        step.wait(None, "more than half of the servers vanished at once: this looks like the store, not like them");
     } else {
-        step.take();
+        // Whatever the roll-out waits for.
+        step.lead_maintenance();
+        if desired.inventory.servers.is_empty() {
+            step.wait(
+                None,
+                "for the site's inventory, which documents of Gaiola 0.1 do not have; write it with: gaiola up",
+            );
+        } else if facts.store_in_doubt {
+            step.wait(None, "more than half of the servers vanished at once: this looks like the store, not like them");
+        } else {
+            step.take();
+        }
     }
     step.finish()
 }

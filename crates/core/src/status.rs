@@ -12,12 +12,12 @@ use crate::rollout::{self, Facts, View, dated, settled};
 use crate::topology;
 use crate::words::all_of;
 use gaiola_model::placement::{
-    Aside, DatabaseRole, InstanceState, ObservedDatabase, Phase, PlacedServer,
+    Aside, DatabaseRole, InstanceState, Maintenance, ObservedDatabase, Phase, PlacedServer,
 };
 use gaiola_model::resources::Resources;
 use gaiola_model::status::{
-    Generation, InstanceStatus, MayFail, ReleaseStatus, SCHEMA, ServerState, ServerStatus, Status,
-    VipStatus, WorkerStatus,
+    Generation, InstanceStatus, MaintenanceStatus, MayFail, ReleaseStatus, SCHEMA, ServerState,
+    ServerStatus, Status, VipStatus, WorkerStatus,
 };
 use gaiola_model::{Desired, InstanceName, Placement, Revision, ServerName, Tier};
 use may_fail::may_fail;
@@ -45,6 +45,7 @@ pub fn status(desired: &Desired, placement: &Placement, at: Revision, facts: &Fa
     let mut warnings = left.warnings;
     warnings.extend(desired.aside.as_ref().map(aside));
     warnings.extend(crons::warnings(placement));
+    warnings.extend(desired.maintenance.as_ref().map(maintenance));
     let servers = placement.servers.iter();
     let servers = servers
         .map(|(name, placed)| server(&view, *name, placed, &store))
@@ -81,6 +82,11 @@ pub fn status(desired: &Desired, placement: &Placement, at: Revision, facts: &Fa
         store,
         doors: topology::front_door(placement),
         aside: desired.aside.clone(),
+        maintenance: desired.maintenance.as_ref().map(|on| MaintenanceStatus {
+            since: on.since.clone(),
+            by: on.by.clone(),
+            allow: on.allow.clone(),
+        }),
         documents: placement.schema,
         events: Vec::new(),
     }
@@ -96,6 +102,20 @@ fn aside(aside: &Aside) -> String {
     };
     format!(
         "{host} is set aside{drained} by {by}: where that no longer runs, run it again, or end it with gaiola undrain"
+    )
+}
+
+/// Maintenance, in words.
+fn maintenance(on: &Maintenance) -> String {
+    let Maintenance {
+        since, by, allow, ..
+    } = on;
+    let allowed = match allow.as_slice() {
+        [] => String::new(),
+        all => format!(", except those from {}", all_of(all)),
+    };
+    format!(
+        "maintenance is on since {since} by {by}: clients get 503{allowed}; end it with: gaiola maintenance off"
     )
 }
 

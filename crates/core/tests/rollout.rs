@@ -9,7 +9,7 @@ mod machines;
 use gaiola_core::rollout::{self, Facts};
 use gaiola_core::status;
 use gaiola_model::config::{App, Balancer, Config, Database, Web, Worker};
-use gaiola_model::placement::{BootNumber, Release, ReleaseNumber};
+use gaiola_model::placement::{BootNumber, Maintenance, Release, ReleaseNumber};
 use gaiola_model::schema::SCHEMA;
 use gaiola_model::{
     Desired, Inventory, Observed, Placement, Revision, ServerName, Time, WorkerKind,
@@ -86,6 +86,11 @@ impl common::World for Site {
                 }
                 desired.generation += 1;
             }
+            // Alone it leaves the generation as it is.
+            "maintenance" => {
+                let desired = self.desired.as_mut().expect("begin with `site`");
+                desired.maintenance = (rest[0] != "off").then(|| maintenance(rest[0]));
+            }
             "drain" | "undrain" => return self.drain(*verb == "drain", rest),
             "lose" => self.lost.extend(servers(rest)),
             "return" => self.lost.retain(|server| !servers(rest).contains(server)),
@@ -139,6 +144,16 @@ impl common::World for Site {
             other => panic!("no command {other:?}"),
         }
         String::new()
+    }
+}
+
+fn maintenance(by: &str) -> Maintenance {
+    Maintenance {
+        since: "2026-01-02T03:04:05.678Z".into(),
+        by: by.into(),
+        page: None,
+        allow: vec!["10.0.0.0/8".parse().expect("a network")],
+        retry_after: 60,
     }
 }
 

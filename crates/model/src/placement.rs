@@ -7,10 +7,12 @@ use crate::config::{Config, Variables};
 use crate::cron::{ObservedCron, PlacedCron};
 use crate::id::{CronName, InstanceName, ServerName, Tier, WorkerName};
 use crate::inventory::{Host, Inventory, Location, Network};
+use crate::proxy::InlinePage;
 use crate::resources::Resources;
 pub use crate::revision::Revision;
 use crate::schema;
 use crate::secret::{self, HeldSecret, SealedSecrets, SecretName};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,10 +47,10 @@ pub struct Release {
     pub digest: String,
 }
 
-/// What the operator wants. Changed only by `up`, `scale`, `drain` and `undrain`, by compare-and-swap.
+/// What the operator wants. Changed only by commands (`up`, `scale`, `drain`, `maintenance` and others), by compare-and-swap.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Desired {
-    /// Raised by one with every change.
+    /// Raised by one with every change but of `maintenance`.
     pub generation: u64,
     /// The last applied file, resolved: the base of the next three-way merge.
     pub applied: Config,
@@ -70,6 +72,9 @@ pub struct Desired {
     /// The operator's secrets, which variables of the file refer to.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<SecretName, HeldSecret>,
+    /// Whether balancers refuse clients. It is switched in the middle of other changes too, and alone leaves `generation` as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<Maintenance>,
     /// What the provider had for this configuration. Empty in documents of Gaiola 0.1.
     #[serde(default)]
     pub inventory: Inventory,
@@ -88,6 +93,7 @@ impl Desired {
             attempt: 0,
             restarts: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            maintenance: None,
             inventory,
         }
     }
@@ -116,6 +122,32 @@ pub struct Aside {
     pub servers: BTreeSet<ServerName>,
     /// The command and whose it is: `gaiola roll of root@laptop`.
     pub by: String,
+}
+
+/// Balancers answer requests with 503 instead of sending them on, except those of some clients.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Maintenance {
+    /// When it was switched on, as events have it.
+    pub since: String,
+    /// Who switched it on, or changed it last: `root@laptop`.
+    pub by: String,
+    /// What clients get; `None`: the site's page for 503, or else a line of text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page: Option<InlinePage>,
+    /// Clients in these networks are served as ever.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<IpNet>,
+    /// `Retry-After`, in seconds.
+    pub retry_after: u32,
+}
+
+impl Maintenance {
+    /// The largest page, in bytes: every agent holds it, and so do the site's documents.
+    pub const LARGEST_PAGE: usize = 64 << 10;
+    /// The most networks.
+    pub const MOST_NETWORKS: usize = 64;
+    /// The longest `Retry-After`, in seconds: a day.
+    pub const LONGEST_WAIT: u32 = 24 * 60 * 60;
 }
 
 /// What the conductor has decided: every agent makes its own server match it.
@@ -154,6 +186,9 @@ pub struct Placement {
     /// The environments of instances and `release` commands, each once, under its number.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environments: BTreeMap<u64, Environment>,
+    /// Whether balancers refuse clients: that of [`Desired`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<Maintenance>,
     /// The VIPs and the balancer that each is home to.
     pub vips: BTreeMap<IpAddr, ServerName>,
     /// The network of the servers. Empty in documents of Gaiola 0.1.

@@ -9,6 +9,7 @@ use crate::placement::{
 };
 use crate::resources::Resources;
 use crate::time::UnixTime;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 
@@ -56,12 +57,26 @@ pub struct Status {
     /// The machine that a command rolls at the moment, or was rolling when its operator's computer went away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aside: Option<Aside>,
+    /// Balancers refuse clients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<MaintenanceStatus>,
     /// The schema in which the site's documents are written; 0: not known.
     #[serde(default)]
     pub documents: u64,
     /// The last events, the newest last.
     #[serde(default)]
     pub events: Vec<Event>,
+}
+
+/// The site's maintenance, without its page.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MaintenanceStatus {
+    /// When it was switched on.
+    pub since: String,
+    /// Who switched it on, or changed it last.
+    pub by: String,
+    /// Clients in these networks are served as ever.
+    pub allow: Vec<IpNet>,
 }
 
 /// A member of the store, as it answered when it was asked itself: an agent's report does not show a member that has not come back.

@@ -25,6 +25,7 @@ pub use crate::file::{ConfigErrors, Mistake};
 pub(crate) use balance::{ejection, slow_ejection};
 pub(crate) use check::health;
 pub(crate) use keys::KEYS;
+pub use site::content_type;
 pub(crate) use site::{SiteParts, balancer, balancer_tls};
 
 use crate::file::value::duration;

@@ -1,6 +1,7 @@
 //! The lab, and machines.
 
 use super::Stage;
+use crate::http::{Answer, parse};
 use crate::machines::{Client, MachineSite, Seen};
 use crate::site::{Ran, Site};
 
@@ -29,8 +30,8 @@ impl Stage for Site {
         client.end()
     }
 
-    fn page(&self, path: &str) -> String {
-        self.get(path).expect("the site answers").body
+    fn answer(&self, path: &str) -> Answer {
+        self.get(path).expect("the site answers")
     }
 }
 
@@ -57,9 +58,10 @@ impl Stage for MachineSite {
         client.end()
     }
 
-    fn page(&self, path: &str) -> String {
+    fn answer(&self, path: &str) -> Answer {
         let url = self.url(path);
-        let curl = ["curl", "-sS", "--max-time", "10", &url];
-        self.machines().run(&curl).expect(0, &[]).stdout
+        let curl = ["curl", "-sSi", "--max-time", "10", &url];
+        let said = self.machines().run(&curl).expect(0, &[]).stdout;
+        parse(&said).expect("it is a response")
     }
 }

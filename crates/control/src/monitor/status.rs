@@ -105,6 +105,7 @@ fn unknown(site: &Site) -> Status {
         store: Vec::new(),
         doors: Vec::new(),
         aside: None,
+        maintenance: None,
         documents: 0,
         events: Vec::new(),
     }

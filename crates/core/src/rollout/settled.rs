@@ -58,7 +58,9 @@ impl Check<'_> {
         if let Some(failure) = &stored.failed {
             self.miss(failure.in_words());
         }
-        if stored.generation != self.desired.generation {
+        let is_seen = stored.generation == self.desired.generation
+            && stored.maintenance == self.desired.maintenance;
+        if !is_seen {
             self.miss("the conductor has not seen the last change yet");
         }
         if let Some(run) = &stored.release_run {

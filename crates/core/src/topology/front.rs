@@ -1,8 +1,11 @@
 //! A balancer's frontends: the routes and rules of the site's file, in front of the tier behind.
 
+mod maintenance;
+
 use super::proxy::{host, probe_route};
 use super::{location, servers_of};
 use gaiola_model::config::BalancerProxy;
+use gaiola_model::placement::Maintenance;
 use gaiola_model::proxy::{
     Allowance, Bind, Compression, Conditions, Ejection, Fixed, Frontend, Mode, Observe, Peers,
     Route, Rule, ServerTimeouts,
@@ -32,6 +35,8 @@ pub(super) struct Front<'a> {
     pub(super) health: Route,
     /// Whether clients that use another name are led to HTTPS.
     pub(super) to_https: bool,
+    /// Whether clients are refused.
+    pub(super) maintenance: Option<&'a Maintenance>,
 }
 
 impl Front<'_> {
@@ -52,16 +57,19 @@ impl Front<'_> {
     }
 
     fn routes(&self, first: &[Rule]) -> Vec<Route> {
-        let mut routes = vec![probe_route(), self.health.clone()];
-        routes.extend(self.aliases(first));
+        let checks = [probe_route(), self.health.clone()].into_iter();
+        let mut served: Vec<Route> = self.aliases(first).into_iter().collect();
         let own = self.proxy.routes.iter().cloned();
         let rest = Route {
             compress: self.compress.cloned(),
             ..Route::default()
         };
-        routes.extend(own.chain([rest]).map(|route| self.through(first, route)));
-        routes.extend(self.other_hosts());
-        routes
+        served.extend(own.chain([rest]).map(|route| self.through(first, route)));
+        served.extend(self.other_hosts());
+        match self.maintenance {
+            Some(set) => checks.chain(maintenance::refusing(served, set)).collect(),
+            None => checks.chain(served).collect(),
+        }
     }
 
     /// A route of the file, with the rules before its own and what it leaves to `[balancer]`.

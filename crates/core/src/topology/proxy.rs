@@ -127,6 +127,7 @@ fn balancer(
         trusted: section.map_or(&[][..], |balancer| &balancer.trust),
         health: health_route(leaves(placement, server), target),
         to_https: redirect.is_some(),
+        maintenance: placement.maintenance.as_ref(),
     };
     let mut frontends = vec![front.frontend("http", plain, redirect.as_slice())];
     if let Some((tls, certificates)) = tls {

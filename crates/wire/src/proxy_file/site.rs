@@ -282,7 +282,8 @@ fn covers(alias: &str, host: &str) -> bool {
     alias == host || below
 }
 
-fn content_type(path: &Path) -> &'static str {
+/// The type of a page that is served in an answer's place.
+pub fn content_type(path: &Path) -> &'static str {
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("json") => "application/json",
         Some("txt") => "text/plain; charset=utf-8",

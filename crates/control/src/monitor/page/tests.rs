@@ -114,6 +114,7 @@ pub(super) fn made_up() -> Status {
         store: vec!["lb1".parse().unwrap()],
         doors: Vec::new(),
         aside: None,
+        maintenance: None,
         documents: 0,
         events: Vec::new(),
         servers,

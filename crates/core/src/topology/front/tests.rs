@@ -2,7 +2,9 @@ use super::super::tests::{proxy, site};
 use super::*;
 use gaiola_model::ProxyConfig;
 use gaiola_model::config::BalancerTls;
-use gaiola_model::proxy::{Algorithm, Backend, ClientTimeouts, Limit, Most, PathMatch, Sticky};
+use gaiola_model::proxy::{
+    Algorithm, Backend, ClientTimeouts, HeaderEdit, InlinePage, Limit, Most, PathMatch, Sticky,
+};
 
 fn with(placement: &mut Placement, set: impl FnOnce(&mut BalancerProxy)) {
     set(&mut placement.config.balancer.as_mut().unwrap().proxy);
@@ -83,6 +85,99 @@ fn other_names_are_redirected_or_refused() {
     placement.config.balancer.as_mut().unwrap().tls = Some(tls);
     let config = proxy(&placement, "lb1");
     assert_eq!(routes(&config)[2].rules, [to("https")]);
+}
+
+fn maintenance(allow: &[&str]) -> Maintenance {
+    Maintenance {
+        since: "2026-01-02T03:04:05.678Z".into(),
+        by: "ann@laptop".into(),
+        page: Some(InlinePage {
+            content_type: "text/html; charset=utf-8".into(),
+            body: "back at noon".into(),
+        }),
+        allow: nets(allow),
+        retry_after: 60,
+    }
+}
+
+fn nets(texts: &[&str]) -> Vec<IpNet> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+#[test]
+fn during_maintenance_checks_are_answered_and_everything_else_is_refused() {
+    let mut placement = site(1, 1, 0);
+    with(&mut placement, |proxy| {
+        proxy.hosts = vec!["shop.example".into()];
+        proxy.aliases = vec!["www.shop.example".into()];
+    });
+    let before = ["lb1", "web1"].map(|server| proxy(&placement, server));
+    placement.maintenance = Some(maintenance(&[]));
+    let config = proxy(&placement, "lb1");
+    let [probe, health, refused] = routes(&config) else {
+        panic!("{:?}", routes(&config))
+    };
+    assert_eq!(
+        [probe, health],
+        [&routes(&before[0])[0], &routes(&before[0])[1]]
+    );
+    assert_eq!(
+        (&refused.when, &refused.backend),
+        (&Conditions::default(), &None)
+    );
+    let set = |name: &str, value: &str| {
+        Rule::ResponseHeader(HeaderEdit::Set {
+            name: name.into(),
+            value: value.into(),
+        })
+    };
+    let fixed = Fixed {
+        status: 503,
+        content_type: "text/html; charset=utf-8".into(),
+        body: "back at noon".into(),
+        needs: None,
+    };
+    let rules = [
+        set("Retry-After", "60"),
+        set("Cache-Control", "no-store"),
+        Rule::Return(fixed),
+    ];
+    assert_eq!(refused.rules, rules);
+    // Web servers go on: those who are allowed reach them.
+    assert_eq!(proxy(&placement, "web1"), before[1]);
+    placement.maintenance = None;
+    assert_eq!(proxy(&placement, "lb1"), before[0]);
+}
+
+#[test]
+fn allowed_networks_have_the_files_routes_where_these_take_them() {
+    let mut placement = site(1, 1, 0);
+    let from = |sources: &[&str]| Route {
+        when: Conditions {
+            sources: nets(sources),
+            ..Conditions::default()
+        },
+        ..Route::default()
+    };
+    with(&mut placement, |proxy| {
+        proxy.routes = vec![
+            from(&["10.1.0.0/16", "192.0.2.0/24"]),
+            from(&["10.9.9.0/24"]),
+            from(&["198.51.100.0/24"]),
+        ];
+    });
+    placement.maintenance = Some(maintenance(&["10.0.0.0/8", "192.0.2.7/32", "fd00::/8"]));
+    let config = proxy(&placement, "lb1");
+    let [_, _, both, inner, rest, refused] = routes(&config) else {
+        panic!("{:?}", routes(&config))
+    };
+    assert_eq!(both.when.sources, nets(&["10.1.0.0/16", "192.0.2.7/32"]));
+    assert_eq!(inner.when.sources, nets(&["10.9.9.0/24"]));
+    assert_eq!(
+        rest.when.sources,
+        nets(&["10.0.0.0/8", "192.0.2.7/32", "fd00::/8"])
+    );
+    assert!(refused.when.sources.is_empty() && refused.rules.len() == 3);
 }
 
 #[test]
