@@ -12,7 +12,7 @@ use super::supervisor::{Condition, WantedProcess};
 use super::{Agent, clock};
 use crate::state::{Boot, Order};
 use gaiola_model::Placement;
-use gaiola_model::cron::ObservedCron;
+use gaiola_model::placement::ObservedCron;
 use gaiola_model::placement::ReleaseOutcome;
 use gaiola_os::process;
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,9 +3,8 @@
 //! Each due time is decided once: [`PlacedCron::handled`] says up to which one that has happened, and it is stored together with the decision.
 
 use gaiola_model::config::{Cron, Overlap};
-use gaiola_model::cron::{
-    CronEnd, CronOutcome, CronRun, LATE, MOST_RUNS, ObservedCron, PlacedCron, REMEMBERED, Schedule,
-};
+use gaiola_model::cron::{LATE, MOST_RUNS, REMEMBERED, Schedule};
+use gaiola_model::placement::{CronEnd, CronOutcome, CronRun, ObservedCron, PlacedCron};
 use gaiola_model::{Placement, UnixTime};
 use std::time::Duration;
 

@@ -3,8 +3,11 @@
 //! The operator's wish is [`Desired`]. The conductor turns it, step by step, into a [`Placement`], which every agent makes
 //! its own server match. Each agent reports what it sees as [`Observed`].
 
+mod cron;
+
+pub use cron::{CronEnd, CronOutcome, CronRun, ObservedCron, PlacedCron};
+
 use crate::config::{Config, Variables};
-use crate::cron::{ObservedCron, PlacedCron};
 use crate::id::{CronName, InstanceName, ServerName, Tier, WorkerName};
 use crate::inventory::{Host, Inventory, Location, Network};
 use crate::proxy::InlinePage;

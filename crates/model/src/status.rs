@@ -1,11 +1,10 @@
 //! The document of `gaiola status`: the site for people and programs.
 
-use crate::cron::CronEnd;
 use crate::event::Event;
 use crate::id::{CronName, InstanceName, ServerName, SiteName, Tier, WorkerName};
 use crate::inventory::Location;
 use crate::placement::{
-    Aside, DatabaseRole, InstanceState, ObservedDatabase, ReleaseNumber, Revision,
+    Aside, CronEnd, DatabaseRole, InstanceState, ObservedDatabase, ReleaseNumber, Revision,
 };
 use crate::resources::Resources;
 use crate::time::UnixTime;

@@ -2,7 +2,8 @@
 
 use crate::words::{Took, all_of};
 use gaiola_model::config::Cron;
-use gaiola_model::cron::{CronEnd, CronOutcome, Schedule};
+use gaiola_model::cron::Schedule;
+use gaiola_model::placement::{CronEnd, CronOutcome};
 use gaiola_model::status::CronStatus;
 use gaiola_model::{Placement, ServerName, UnixTime};
 use std::time::Duration;
