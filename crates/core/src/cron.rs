@@ -11,6 +11,9 @@ use std::time::Duration;
 /// Missed times are counted up to here.
 const MOST_MISSED: u64 = 1000;
 
+/// How far two clocks of a site may differ.
+const MOST_AHEAD: Duration = Duration::from_secs(24 * 3600);
+
 /// What has come due, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Due {
@@ -71,6 +74,14 @@ pub fn set(placed: &mut PlacedCron, settings: &Cron, now: UnixTime) {
         placed.handled = now;
     }
     placed.settings = settings.clone();
+}
+
+/// Goes back to now where what is handled lies days ahead: a clock was wrong, and nothing would be due until then. Clocks of two conductors that
+/// differ by less make nothing due twice.
+pub fn correct(placed: &mut PlacedCron, now: UnixTime) {
+    if placed.handled > now + MOST_AHEAD {
+        placed.handled = now;
+    }
 }
 
 /// What came due since the last decision.
@@ -239,6 +250,19 @@ mod tests {
         let year = due(&cron, &schedule, UnixTime(MIDNIGHT + 365 * 86_400));
         assert_eq!(year.missed.unwrap().times, MOST_MISSED);
         assert_eq!(year.now.len(), 2); // A minute ago is in time.
+    }
+
+    #[test]
+    fn a_clock_that_was_days_ahead_holds_nothing_up_and_one_that_is_behind_repeats_nothing() {
+        let (mut cron, schedule) = placed(Overlap::Skip);
+        cron.handled = UnixTime(MIDNIGHT + 3600);
+        correct(&mut cron, UnixTime(MIDNIGHT));
+        let now = UnixTime(MIDNIGHT + 3599);
+        assert_eq!(due(&cron, &schedule, now), Due::default());
+        cron.handled = UnixTime(MIDNIGHT + 30 * 86_400);
+        correct(&mut cron, UnixTime(MIDNIGHT));
+        let found = due(&cron, &schedule, UnixTime(MIDNIGHT + 60));
+        assert_eq!(found.now, [UnixTime(MIDNIGHT + 60)]);
     }
 
     #[test]

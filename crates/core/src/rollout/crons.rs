@@ -97,6 +97,7 @@ impl RollOutStep<'_> {
             return; // It was read from the file by the same function.
         };
         self.order_waiting(name, placed, now, good);
+        cron::correct(placed, now);
         let due = cron::due(placed, &schedule, now);
         if let Some(missed) = due.missed {
             let reason = match missed.times {
