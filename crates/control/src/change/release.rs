@@ -111,15 +111,7 @@ type Kept = ((PathBuf, Vec<ReleaseNumber>), (PathBuf, Vec<String>));
 /// The releases and the copies of certificates that the placement uses, each with their directory.
 fn in_use(site: &Site) -> Option<Kept> {
     let (_, placement) = site.view.borrow().placement.clone()?;
-    let instances = placement
-        .instances
-        .values()
-        .map(|instance| instance.release);
-    let good = placement.good.iter().map(|good| good.release);
-    let keep = instances
-        .chain(placement.web_releases.iter().copied())
-        .chain(good)
-        .collect();
+    let keep = placement.releases().into_iter().collect();
     let tls = placement.config.tls();
     let kept = tls.map(|tls| tls.contents.clone()).into_iter().collect();
     let (releases, copies) = (site.state.releases(), site.state.certificates());
