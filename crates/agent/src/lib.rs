@@ -19,7 +19,6 @@ mod exposition;
 
 mod balancer;
 mod changes;
-
 mod conductor;
 mod database;
 mod environment;

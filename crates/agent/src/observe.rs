@@ -121,14 +121,8 @@ impl Agent {
             here.filter_map(|(name, placed)| Some((name.clone(), self.worker(name, placed)?)));
         let stopping = self.supervisor.being_stopped();
         let stopping = stopping.filter_map(|name| name.parse::<WorkerName>().ok());
-        let nothing = ObservedInstance {
-            release: ReleaseNumber(0),
-            run: String::new(),
-            state: InstanceState::Stopping,
-            restarts: 0,
-            reason: "is being stopped".into(),
-        };
-        let mut all: BTreeMap<_, _> = stopping.map(|name| (name, nothing.clone())).collect();
+        let stopping = stopping.map(|name| (name, ObservedInstance::being_stopped()));
+        let mut all: BTreeMap<_, _> = stopping.collect();
         all.extend(here);
         all
     }
@@ -143,13 +137,23 @@ impl Agent {
             Condition::Running => (InstanceState::Starting, "was started just now".into()),
             other => self.not_running(other, &process, &placed.run, placed.env),
         };
-        Some(ObservedInstance {
-            release: placed.release,
-            run: placed.run.clone(),
+        Some(self.seen(&process, (placed.release, &placed.run), (state, reason)))
+    }
+
+    /// A process that was started from this release with this command, in this state for this reason.
+    fn seen(
+        &self,
+        process: &str,
+        (release, run): (ReleaseNumber, &str),
+        (state, reason): (InstanceState, String),
+    ) -> ObservedInstance {
+        ObservedInstance {
+            release,
+            run: run.into(),
             state,
-            restarts: self.supervisor.restarts(&process),
+            restarts: self.supervisor.restarts(process),
             reason,
-        })
+        }
     }
 
     /// The state of a process that does not run, and why.
@@ -191,13 +195,7 @@ impl Agent {
             },
             other => self.not_running(other, &process, &placed.run, placed.env),
         };
-        Some(ObservedInstance {
-            release: placed.release,
-            run: placed.run.clone(),
-            state,
-            restarts: self.supervisor.restarts(&process),
-            reason,
-        })
+        Some(self.seen(&process, (placed.release, &placed.run), (state, reason)))
     }
 }
 

@@ -6,8 +6,9 @@ use crate::state::{Boot, Order};
 use gaiola_core::topology;
 use gaiola_model::config::BalancerLog;
 use gaiola_model::cron::BEGIN_WITHIN;
-use gaiola_model::placement::CronRun;
-use gaiola_model::placement::{PlacedInstance, PlacedWorker, ReleaseNumber, ReleaseRun, Template};
+use gaiola_model::placement::{
+    CronRun, PlacedInstance, PlacedWorker, ReleaseNumber, ReleaseRun, Template,
+};
 use gaiola_model::proxy_file::{AccessLog, LogTarget};
 use gaiola_model::{CronName, InstanceName, Placement, Revision, Tier, UnixTime, WorkerName};
 use gaiola_os::process::{Launch, OWN_PROGRAM};

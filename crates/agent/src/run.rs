@@ -12,8 +12,7 @@ use super::supervisor::{Condition, WantedProcess};
 use super::{Agent, clock};
 use crate::state::{Boot, Order};
 use gaiola_model::Placement;
-use gaiola_model::placement::ObservedCron;
-use gaiola_model::placement::ReleaseOutcome;
+use gaiola_model::placement::{ObservedCron, ReleaseOutcome};
 use gaiola_os::process;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -22,6 +21,8 @@ use std::time::Duration;
 
 /// How a run ended.
 struct End {
+    /// How long it took.
+    took: Duration,
     /// The exit status of its command, if it has one.
     status: Option<u8>,
     /// Why it failed; `None`: it did not.
@@ -108,13 +109,11 @@ impl Agent {
     pub(super) fn ended_crons(&self) -> Vec<ObservedCron> {
         let ordered = plan::cron_runs(&self.boot, &self.order.placement).into_iter();
         let ended = ordered.filter_map(|(name, ordered, run)| {
-            let End { status, mut error } = self.end_of(&run)?;
-            let took = took(&run, &self.boot);
-            if error.is_some() && took >= ordered.timeout {
-                let end = self.logs.end(&run.log, self.hidden(&run));
-                let limit = ordered.timeout.as_secs();
-                error = Some(format!("was ended: it took longer than {limit} s{end}"));
-            }
+            let End {
+                took,
+                status,
+                error,
+            } = self.end_of(&run)?;
             Some(ObservedCron {
                 name: name.clone(),
                 due: ordered.due,
@@ -131,24 +130,34 @@ impl Agent {
             return None;
         }
         let text = fs::read_to_string(run.status_file(&self.boot)).ok()?;
-        let end = || self.logs.end(&run.log, self.hidden(run));
-        let (status, error) = match text.trim() {
+        let took = took(run, &self.boot);
+        let status: Option<u8> = text.trim().parse().ok();
+        let error = match text.trim() {
             "" => return None,
-            "0" => (Some(0), None),
-            status if status.bytes().all(|byte| byte.is_ascii_digit()) => {
-                let words = format!("exited with status {status}{}", end());
-                (status.parse().ok(), Some(words))
-            }
-            words => (None, Some(format!("{words}{}", end()))),
+            "0" => None,
+            words => Some(self.why_failed(run, words, took)),
         };
-        Some(End { status, error })
+        Some(End {
+            took,
+            status,
+            error,
+        })
     }
 
-    fn hidden<'a>(&'a self, run: &'a Run) -> Hidden<'a> {
-        Hidden {
+    /// In words, with the end of its output; `written` is what its status file says.
+    fn why_failed(&self, run: &Run, written: &str, took: Duration) -> String {
+        let words = match run.timeout.filter(|limit| took >= *limit) {
+            Some(limit) => format!("was ended: it took longer than {} s", limit.as_secs()),
+            None if written.bytes().all(|byte| byte.is_ascii_digit()) => {
+                format!("exited with status {written}")
+            }
+            None => written.to_string(),
+        };
+        let hidden = Hidden {
             command: &run.command,
             secrets: self.environments.secrets(run.env),
-        }
+        };
+        words + &self.logs.end(&run.log, hidden)
     }
 }
 

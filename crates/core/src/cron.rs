@@ -69,8 +69,7 @@ pub fn first(settings: &Cron, now: UnixTime) -> PlacedCron {
 
 /// Takes other settings over. By another schedule nothing was due before now.
 pub fn set(placed: &mut PlacedCron, settings: &Cron, now: UnixTime) {
-    let when = |cron: &Cron| (cron.schedule.clone(), cron.time_zone.clone());
-    if when(&placed.settings) != when(settings) {
+    if !placed.settings.is_due_as(settings) {
         placed.handled = now;
     }
     placed.settings = settings.clone();
@@ -111,8 +110,7 @@ pub fn due(placed: &PlacedCron, schedule: &Schedule, now: UnixTime) -> Due {
 /// How long it is until one of a site's is due, or a run of one is over.
 pub fn due_in(placement: &Placement, now: UnixTime) -> Option<Duration> {
     let next = placement.crons.values().flat_map(|placed| {
-        let settings = &placed.settings;
-        let schedule = Schedule::parse(&settings.schedule, &settings.time_zone).ok();
+        let schedule = placed.settings.schedule().ok();
         let due = schedule.and_then(|schedule| schedule.next_after(placed.handled.max(now)));
         let over = placed.runs.iter().map(CronRun::over_by);
         due.into_iter().chain(over)
@@ -203,7 +201,7 @@ mod tests {
             overlap,
             ..Cron::new("* * * * *", "clean")
         };
-        let schedule = Schedule::parse(&settings.schedule, &settings.time_zone).unwrap();
+        let schedule = settings.schedule().unwrap();
         (first(&settings, UnixTime(MIDNIGHT)), schedule)
     }
 

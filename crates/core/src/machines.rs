@@ -172,21 +172,12 @@ pub fn releases_needed<'a>(
     host: &Host,
 ) -> BTreeMap<ReleaseNumber, Option<&'a str>> {
     let here = servers_on(placement, host);
-    let instances = placement.instances.iter();
-    let instances = instances.filter(|(name, _)| here.contains(&name.server));
-    let workers = placement.workers.iter();
-    let workers = workers.filter(|(name, _)| here.contains(&name.server));
-    let crons = placement.crons.values().flat_map(|cron| &cron.runs);
-    let crons = crons.filter(|run| here.contains(&run.server));
-    let run = placement.release_run.iter();
-    let run = run.filter(|run| here.contains(&run.server));
+    let processes = placement.processes();
+    let processes = processes.filter(|process| here.contains(&process.server));
     let has_web = here.iter().any(|server| server.tier == Tier::Web);
     let web = placement.web_releases.iter().filter(|_| has_web);
-    instances
-        .map(|(_, instance)| instance.release)
-        .chain(workers.map(|(_, worker)| worker.release))
-        .chain(crons.map(|run| run.release))
-        .chain(run.map(|run| run.release))
+    processes
+        .map(|process| process.release)
         .chain(web.copied())
         .map(|number| (number, digest_of(placement, number)))
         .collect()

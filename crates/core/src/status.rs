@@ -5,7 +5,7 @@ mod may_fail;
 mod render;
 mod seen;
 
-pub use render::render;
+pub use render::{render, workers_in_words};
 
 use crate::resources;
 use crate::rollout::{self, Facts, View, dated, settled};

@@ -7,6 +7,7 @@ pub use balancer_proxy::{BalancerLog, BalancerProxy};
 pub use machines::{Machine, Machines};
 
 use crate::content::{Compression, FileOptions};
+use crate::cron::{Schedule, ScheduleError};
 use crate::id::{CronName, ServerName, SiteName, Tier, WorkerKind};
 use crate::proxy::{Check, Ejection, SlowEjection, StatusRange, TlsVersion};
 use ipnet::IpNet;
@@ -420,6 +421,19 @@ impl Cron {
             timeout: Duration::from_secs(3600),
             overlap: Overlap::default(),
         }
+    }
+
+    /// When it is due.
+    ///
+    /// # Errors
+    /// Its schedule or time zone is none, which the reader of the file refuses.
+    pub fn schedule(&self) -> Result<Schedule, ScheduleError> {
+        Schedule::read(&self.schedule, &self.time_zone)
+    }
+
+    /// Whether it is due at the same times as another one.
+    pub fn is_due_as(&self, other: &Self) -> bool {
+        (&self.schedule, &self.time_zone) == (&other.schedule, &other.time_zone)
     }
 }
 

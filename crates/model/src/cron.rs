@@ -53,20 +53,25 @@ impl Schedule {
     /// # Errors
     /// Neither may be of another form, and the schedule must come due at all.
     pub fn parse(fields: &str, zone: &str) -> Result<Self, ScheduleError> {
+        let schedule = Self::read(fields, zone)?;
+        let some_time = UnixTime(1_767_225_600);
+        let comes = schedule.next_after(some_time).is_some();
+        comes.then_some(schedule).ok_or(ScheduleError::Never)
+    }
+
+    /// As [`parse`](Self::parse), without a search for a time at which it is due.
+    pub(crate) fn read(fields: &str, zone: &str) -> Result<Self, ScheduleError> {
         let parser = CronParser::builder()
             .seconds(Seconds::Disallowed)
             .year(Year::Disallowed)
             .build();
         let error = |error: croner::errors::CronError| ScheduleError::Fields(error.to_string());
-        let schedule = Self {
+        Ok(Self {
             fields: parser.parse(fields).map_err(error)?,
             zone: TimeZoneDatabase::bundled()
                 .get(zone)
                 .map_err(|_| ScheduleError::Zone)?,
-        };
-        let some_time = UnixTime(1_767_225_600);
-        let comes = schedule.next_after(some_time).is_some();
-        comes.then_some(schedule).ok_or(ScheduleError::Never)
+        })
     }
 
     /// The first time after `at` that it is due; `None`: it never is again.

@@ -225,17 +225,30 @@ pub struct Placement {
 }
 
 impl Placement {
+    /// What it has the servers run, each with the number of its environment: instances, workers, runs of crons, and the `release` command.
+    pub fn processes(&self) -> impl Iterator<Item = PlacedProcess> {
+        let process = |server, release, env| PlacedProcess {
+            server,
+            release,
+            env,
+        };
+        let instances = self.instances.iter();
+        let instances = instances.map(move |(name, it)| process(name.server, it.release, it.env));
+        let workers = self.workers.iter();
+        let workers = workers.map(move |(name, it)| process(name.server, it.release, it.env));
+        let crons = self.crons.values().flat_map(|cron| &cron.runs);
+        let crons = crons.map(move |run| process(run.server, run.release, run.env));
+        let run = self.release_run.iter();
+        let run = run.map(move |run| process(run.server, run.release, run.env));
+        instances.chain(workers).chain(crons).chain(run)
+    }
+
     /// The releases that it names: those of instances, of web servers, of the `release` command, and the one to return to.
     pub fn releases(&self) -> BTreeSet<ReleaseNumber> {
-        let instances = self.instances.values().map(|instance| instance.release);
+        let processes = self.processes().map(|process| process.release);
         let good = self.good.iter().map(|good| good.release);
-        let run = self.release_run.iter().map(|run| run.release);
         let web = self.web_releases.iter().copied();
-        let workers = self.workers.values().map(|worker| worker.release);
-        let crons = self.crons.values().flat_map(|cron| &cron.runs);
-        let crons = crons.map(|run| run.release);
-        let all = instances.chain(workers).chain(crons).chain(good);
-        all.chain(run).chain(web).collect()
+        processes.chain(good).chain(web).collect()
     }
 
     /// A placement of Gaiola 0.1 does not name its network: until the conductor has written one that does, the one that
@@ -245,6 +258,17 @@ impl Placement {
             self.network.clone_from(&held.network);
         }
     }
+}
+
+/// What a placement has a server run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlacedProcess {
+    /// The server.
+    pub server: ServerName,
+    /// The release it runs from.
+    pub release: ReleaseNumber,
+    /// The number of its environment in [`Placement::environments`]; 0: it has none of the file's variables.
+    pub env: u64,
 }
 
 /// How the tiers speak with each other: a scale from plain text to TLS alone, with the steps between on which nobody is refused. A
@@ -633,6 +657,19 @@ pub struct ObservedInstance {
     pub restarts: u32,
     /// Why it is not ready, or why its last check failed though it still counts as ready, in words; empty: neither.
     pub reason: String,
+}
+
+impl ObservedInstance {
+    /// One of which nothing is known any more but that it is being stopped.
+    pub fn being_stopped() -> Self {
+        Self {
+            release: ReleaseNumber(0),
+            run: String::new(),
+            state: InstanceState::Stopping,
+            restarts: 0,
+            reason: "is being stopped".into(),
+        }
+    }
 }
 
 /// The state of an instance.

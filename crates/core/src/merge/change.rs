@@ -605,7 +605,7 @@ fn worker_changes(old: &Config, new: &Config, found: &mut Vec<Change>) {
     gone.for_each(|kind| tell(kind, WorkerChange::Removed));
 }
 
-fn cron_changes(old: &Config, new: &Config, found: &mut Vec<Change>) {
+fn cron_changes<'a>(old: &'a Config, new: &'a Config, found: &mut Vec<Change>) {
     let mut tell = |name: &CronName, change: CronChange| {
         let name = name.clone();
         found.push(Change::Cron { name, change });
@@ -615,11 +615,10 @@ fn cron_changes(old: &Config, new: &Config, found: &mut Vec<Change>) {
             tell(name, CronChange::Added);
             continue;
         };
-        let when = |cron: &Cron| (cron.schedule.clone(), cron.time_zone.clone());
-        if when(before) != when(now) {
+        if !before.is_due_as(now) {
             tell(name, CronChange::Schedule);
         }
-        let rest = |cron: &Cron| (cron.run.clone(), cron.timeout, cron.overlap);
+        let rest = |cron: &'a Cron| (&cron.run, cron.timeout, cron.overlap);
         if rest(before) != rest(now) {
             tell(name, CronChange::Settings);
         }

@@ -7,10 +7,8 @@ use super::RollOutStep;
 use super::view::View;
 use crate::cron::{self, Admission, Fate};
 use crate::words::Took;
-use gaiola_model::cron::Schedule;
 use gaiola_model::event::Severity;
-use gaiola_model::placement::Template;
-use gaiola_model::placement::{CronEnd, CronOutcome, CronRun, PlacedCron};
+use gaiola_model::placement::{CronEnd, CronOutcome, CronRun, PlacedCron, Template};
 use gaiola_model::{CronName, ServerName, UnixTime};
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -92,9 +90,8 @@ impl RollOutStep<'_> {
         if !is_wanted && self.is_current(good) {
             return placed.waiting.clear();
         }
-        let settings = &placed.settings;
-        let Ok(schedule) = Schedule::parse(&settings.schedule, &settings.time_zone) else {
-            return; // It was read from the file by the same function.
+        let Ok(schedule) = placed.settings.schedule() else {
+            return; // The file's reader refuses it.
         };
         self.order_waiting(name, placed, now, good);
         cron::correct(placed, now);

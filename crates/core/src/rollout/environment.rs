@@ -27,15 +27,9 @@ pub(super) fn hold(placement: &mut Placement, desired: &Desired) {
 
 /// Drops those that neither anything has nor will have.
 pub(super) fn drop_unused(placement: &mut Placement, desired: &Desired) {
-    let instances = placement.instances.values().map(|placed| placed.env);
+    let processes = placement.processes().map(|process| process.env);
     let good = placement.good.iter().map(|good| good.env);
-    let run = placement.release_run.iter().map(|run| run.env);
-    let workers = placement.workers.values().map(|placed| placed.env);
-    let crons = placement.crons.values().flat_map(|cron| &cron.runs);
-    let crons = crons.map(|run| run.env);
-    let all = instances.chain(workers).chain(crons);
-    let all = all.chain(good).chain(run);
-    let mut used: BTreeSet<u64> = all.collect();
+    let mut used: BTreeSet<u64> = processes.chain(good).collect();
     used.insert(wanted(desired, placement));
     let is_used = |number: &u64, _: &mut Environment| used.contains(number);
     placement.environments.retain(is_used);

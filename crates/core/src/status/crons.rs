@@ -1,7 +1,6 @@
 //! The commands that run at set times, as the status shows them.
 
 use crate::words::{Took, all_of};
-use gaiola_model::config::Cron;
 use gaiola_model::cron::Schedule;
 use gaiola_model::placement::{CronEnd, CronOutcome};
 use gaiola_model::status::CronStatus;
@@ -18,7 +17,7 @@ pub(super) fn all(placement: &Placement, now: Option<UnixTime>) -> Vec<CronStatu
             name: name.clone(),
             schedule: settings.schedule.clone(),
             time_zone: settings.time_zone.clone(),
-            next: schedule(settings).and_then(|schedule| schedule.next_after(from)),
+            next: (settings.schedule().ok()).and_then(|schedule| schedule.next_after(from)),
             runs: placed
                 .runs
                 .iter()
@@ -74,8 +73,4 @@ fn end_in_words(end: &CronEnd, due: &str) -> String {
         CronOutcome::Missed => format!("was missed at {due}: {why}"),
         CronOutcome::Skipped => format!("was skipped at {due}: {why}"),
     }
-}
-
-fn schedule(settings: &Cron) -> Option<Schedule> {
-    Schedule::parse(&settings.schedule, &settings.time_zone).ok()
 }

@@ -155,7 +155,7 @@ fn instances_in_words(instances: &[InstanceStatus], status: &Status) -> String {
 }
 
 /// `2/2 workers`, with the reason of each that does not run.
-fn workers_in_words(workers: &[WorkerStatus]) -> String {
+pub fn workers_in_words(workers: &[WorkerStatus]) -> String {
     let (all, down) = (
         workers.len(),
         workers.iter().filter(|worker| !worker.reason.is_empty()),

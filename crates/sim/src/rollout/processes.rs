@@ -100,7 +100,8 @@ impl Processes {
     /// The workers of the agent's order, and those that are being stopped.
     pub(super) fn observed_workers(&self) -> BTreeMap<WorkerName, ObservedInstance> {
         let stopping = self.supervisor.being_stopped();
-        let stopping = stopping.filter_map(|name| Some((name.parse().ok()?, stopping_worker())));
+        let stopping = stopping
+            .filter_map(|name| Some((name.parse().ok()?, ObservedInstance::being_stopped())));
         let mut all: BTreeMap<WorkerName, ObservedInstance> = stopping.collect();
         all.extend(self.wanted.iter().filter_map(|(name, wanted)| {
             let worker: WorkerName = name.parse().ok()?;
@@ -159,45 +160,22 @@ impl Processes {
 
 /// The instances and workers of a server in an order.
 fn wanted(placement: &Placement, server: ServerName) -> Wanted {
-    let here = placement.instances.iter();
-    let here = here.filter(|(name, _)| name.server == server);
-    let wanted = here.map(|(name, placed)| {
-        let wanted = WantedProcess {
-            launch: Launch {
-                release: placed.release,
-                run: placed.run.clone(),
-            },
-            grace: placement.config.app.grace,
-            restart: true,
-            takes_over: false,
-        };
-        (name.to_string(), wanted)
-    });
+    let wanted = |release: ReleaseNumber, run: &str| WantedProcess {
+        launch: Launch {
+            release,
+            run: run.into(),
+        },
+        grace: placement.config.app.grace,
+        restart: true,
+        takes_over: false,
+    };
+    let instances = placement.instances.iter();
+    let instances = instances.filter(|(name, _)| name.server == server);
+    let instances = instances.map(|(name, it)| (name.to_string(), wanted(it.release, &it.run)));
     let workers = placement.workers.iter();
     let workers = workers.filter(|(name, _)| name.server == server);
-    let workers = workers.map(|(name, placed)| {
-        let wanted = WantedProcess {
-            launch: Launch {
-                release: placed.release,
-                run: placed.run.clone(),
-            },
-            grace: placement.config.app.grace,
-            restart: true,
-            takes_over: false,
-        };
-        (name.to_string(), wanted)
-    });
-    wanted.chain(workers).collect()
-}
-
-fn stopping_worker() -> ObservedInstance {
-    ObservedInstance {
-        release: ReleaseNumber(0),
-        run: String::new(),
-        state: InstanceState::Stopping,
-        restarts: 0,
-        reason: String::new(),
-    }
+    let workers = workers.map(|(name, it)| (name.to_string(), wanted(it.release, &it.run)));
+    instances.chain(workers).collect()
 }
 
 impl World {

@@ -2,6 +2,7 @@
 
 use super::words;
 use crate::traffic::{Figures, Load};
+use gaiola_core::status::workers_in_words;
 use gaiola_model::Tier;
 use gaiola_model::status::{InstanceStatus, ServerStatus, Status};
 use maud::{Markup, html};
@@ -65,20 +66,8 @@ fn holds(server: &ServerStatus) -> String {
         (!server.vips.is_empty()).then(|| format!("VIP {}", words::list(server.vips.iter())));
     let database = server.database.as_ref().map(words::database);
     let store = server.store_member.then(|| "store".to_string());
-    let down = server
-        .workers
-        .iter()
-        .filter(|worker| !worker.reason.is_empty());
-    let down = down.map(|worker| format!("{} {}", worker.name, worker.reason));
-    let all = server.workers.len();
-    let workers = (all > 0).then(|| {
-        let down: Vec<String> = down.collect();
-        let words = format!("{}/{all} workers", all - down.len());
-        std::iter::once(words)
-            .chain(down)
-            .collect::<Vec<_>>()
-            .join(", ")
-    });
+    let workers = &server.workers;
+    let workers = (!workers.is_empty()).then(|| workers_in_words(workers));
     [vips, database, workers, store]
         .into_iter()
         .flatten()
