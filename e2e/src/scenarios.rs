@@ -250,7 +250,7 @@ fn maintains(stage: &dyn Stage) {
         all(200);
     });
     seen.assert_nothing_lost();
-    let refused = |why: &&String| why.ends_with("status 503");
+    let refused = |why: &&String| why.ends_with(": HTTP 503");
     let others: Vec<&String> = seen.failures.iter().filter(|why| !refused(why)).collect();
     assert!(others.is_empty() && !seen.failures.is_empty(), "{seen:#?}");
     assert_eq!(stage.page("/meanwhile.html"), "deployed meanwhile\n");
