@@ -5,6 +5,7 @@
 
 mod env;
 mod env_file;
+mod limits;
 mod machines;
 pub mod rules;
 mod tiers;

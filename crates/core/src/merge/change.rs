@@ -146,6 +146,13 @@ pub enum Change {
     },
     /// How long a stopping instance may take.
     Grace,
+    /// What an instance may use, in words.
+    Limits {
+        /// Before.
+        from: String,
+        /// After.
+        to: String,
+    },
     /// Whether writes stop when no synchronous standby is left.
     Strict(bool),
     /// How drills load the site.
@@ -167,6 +174,8 @@ pub enum WorkerChange {
     Size,
     /// It may take another time to stop.
     Grace,
+    /// It may use more or less.
+    Limits,
     /// It is stopped.
     Removed,
 }
@@ -501,6 +510,10 @@ fn app_changes(old: &App, new: &App, found: &mut Vec<Change>) {
     if old.grace != new.grace {
         found.push(Change::Grace);
     }
+    if old.limits != new.limits {
+        let (from, to) = (old.limits.in_words(), new.limits.in_words());
+        found.push(Change::Limits { from, to });
+    }
 }
 
 /// How instances are checked, without the values of header fields, which may be nobody's business.
@@ -577,6 +590,9 @@ fn worker_changes(old: &Config, new: &Config, found: &mut Vec<Change>) {
         }
         if before.grace != now.grace {
             tell(kind, WorkerChange::Grace);
+        }
+        if before.limits != now.limits {
+            tell(kind, WorkerChange::Limits);
         }
     }
     let gone = old.workers.keys();

@@ -1,6 +1,6 @@
 //! `[worker.NAME]`: processes that no request is sent to.
 
-use super::value;
+use super::{limits, value};
 use crate::file::value::duration;
 use crate::file::{At, Mistakes, Section, shown, text};
 use gaiola_model::WorkerKind;
@@ -51,6 +51,7 @@ fn worker(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Worker {
             .number("instances", 1..=MAX_INSTANCES, mistakes)
             .unwrap_or(default.instances),
         grace: text(section, "grace", duration, mistakes),
+        limits: limits::of(section, mistakes),
         ..default
     }
 }
