@@ -55,7 +55,7 @@ pub(super) struct Draft {
     pub(super) database: bool,
     /// Workers: the other processes of the `Procfile`, and their commands.
     pub(super) workers: Vec<(WorkerKind, String)>,
-    /// Those of them whose names no worker can have.
+    /// The names of those that no worker can be.
     pub(super) left_out: Vec<String>,
 }
 
@@ -112,15 +112,16 @@ impl Draft {
     }
 }
 
-/// `Mail_Out` is the worker `mail-out`; a name of another form, or one that another process has by then, is left out.
+/// `Mail_Out` is the worker `mail-out`; a name of another form, or one that another process has by then, is left out, and so is
+/// a command that the file cannot have.
 fn workers(procfile: &Procfile) -> (Vec<(WorkerKind, String)>, Vec<String>) {
     let (mut workers, mut left_out) = (Vec::<(WorkerKind, String)>::new(), Vec::new());
     for (name, command) in &procfile.others {
         let kind = name.to_ascii_lowercase().replace('_', "-").parse().ok();
         let is_new = |kind: &WorkerKind| workers.iter().all(|(known, _)| known != kind);
         match kind.filter(is_new) {
-            Some(kind) => workers.push((kind, command.clone())),
-            None => left_out.push(name.clone()),
+            Some(kind) if rules::command(command).is_ok() => workers.push((kind, command.clone())),
+            _ => left_out.push(name.clone()),
         }
     }
     (workers, left_out)

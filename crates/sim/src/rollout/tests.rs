@@ -121,13 +121,13 @@ fn an_agent_that_does_not_notice_its_election_leaves_the_site_without_a_conducto
 
 #[test]
 fn a_report_that_arrives_twice_hides_a_newer_one() {
-    let rule = found(536, Sabotage::BlindReports);
+    let rule = found(1195, Sabotage::BlindReports);
     assert_eq!(rule, Rule::NothingInUseIsStopped);
 }
 
 #[test]
 fn a_conductor_whose_watch_stalls_leaves_out_servers_that_are_back() {
-    for seed in [1, 206] {
+    for seed in [46, 148] {
         let rule = found(seed, Sabotage::TrustsItsWatch);
         assert_eq!(rule, Rule::NothingInUseIsStopped);
     }
