@@ -48,6 +48,8 @@ pub(crate) struct Groups {
     base: Option<Result<Base, String>>,
     wanted: BTreeMap<String, Limits>,
     held: BTreeMap<String, Held>,
+    /// How often something was killed in the groups of one-off commands, as far as it was reported.
+    one_offs: BTreeMap<String, u64>,
 }
 
 /// The group of a process.
@@ -83,6 +85,7 @@ impl Groups {
             base: None,
             wanted: BTreeMap::new(),
             held: BTreeMap::new(),
+            one_offs: BTreeMap::new(),
         }
     }
 
@@ -138,14 +141,37 @@ impl Groups {
                 self.held.remove(name);
             }
         }
+        let mut losses = self.losses_of_commands();
         if let Some(Ok(base)) = &self.base {
             base.prune(|name| self.held.contains_key(name));
         }
         let held = self.held.iter_mut();
-        let losses = held.filter_map(|(name, held)| {
+        losses.extend(held.filter_map(|(name, held)| {
             let why = held.loss()?;
             let name = name.clone();
             Some(Loss { name, why })
+        }));
+        losses
+    }
+
+    /// What was killed of commands of `gaiola run`: nobody else may see why they ended.
+    fn losses_of_commands(&mut self) -> Vec<Loss> {
+        let Some(Ok(base)) = &self.base else {
+            return Vec::new();
+        };
+        let names = base.names().into_iter();
+        let killed = names.filter(|name| name.starts_with(ONE_OFF));
+        let killed = killed.filter_map(|name| {
+            let kills = base.group(&name).ok()?.kills();
+            Some((name, kills.killed))
+        });
+        let killed: BTreeMap<String, u64> = killed.collect();
+        let before = std::mem::replace(&mut self.one_offs, killed);
+        let now = self.one_offs.iter();
+        let new = now.filter(|(name, killed)| **killed > before.get(*name).copied().unwrap_or(0));
+        let losses = new.map(|_| Loss {
+            name: "gaiola run".into(),
+            why: "was killed: it used more memory than [app] allows".into(),
         });
         losses.collect()
     }

@@ -2,6 +2,7 @@
 
 use super::{Group, write};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -122,6 +123,13 @@ impl Base {
             cpu: make(&self.cpu).transpose()?,
             tasks: make(&self.tasks).transpose()?,
         })
+    }
+
+    /// The names of the groups that there are.
+    pub fn names(&self) -> BTreeSet<String> {
+        let groups = self.folders().flat_map(|folder| groups_in(&folder.path));
+        let names = groups.filter_map(|group| Some(group.file_name()?.to_str()?.to_string()));
+        names.collect()
     }
 
     /// Removes the groups without processes, but for those that are to stay.
