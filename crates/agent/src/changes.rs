@@ -69,6 +69,10 @@ pub(super) fn between(before: &Observed, after: &Observed) -> Vec<Event> {
     for (severity, kind, text) in of_resources(&before.resources, &after.resources) {
         report(severity, kind, text);
     }
+    let missing = after.unlimited.iter();
+    for why in missing.filter(|why| !before.unlimited.contains(why)) {
+        report(Severity::Warning, "limits.missing", why.clone());
+    }
     for trouble in after
         .troubles
         .iter()

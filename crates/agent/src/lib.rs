@@ -9,6 +9,7 @@ pub mod clock;
 pub mod engine;
 pub mod init;
 pub mod keeper;
+pub mod limits;
 pub mod one_off;
 pub mod relay;
 pub mod state;
@@ -54,6 +55,7 @@ use gaiola_store::events::{self, Events};
 use gaiola_store::view::{self, Keys, View};
 use gaiola_store::{Settings, Store, etcd};
 use instances::{InstanceAnswers, PollTarget};
+use limits::Loss;
 use metrics::Figures;
 use plan::{DatabaseUrls, Given};
 use relay::RelayThread;
@@ -159,7 +161,7 @@ impl Agent {
     fn new(boot: Boot) -> Result<Self, StartError> {
         make_release_folder(&boot)?;
         let (ended_sender, ended) = mpsc::unbounded_channel();
-        let mut supervisor = Supervisor::adopt(boot.run(), ended_sender);
+        let mut supervisor = Supervisor::adopt(&boot, ended_sender);
         // The provider writes this file before it switches a server on.
         let order = Rc::new(read_document::<Order>(&boot.order_file())?);
         supervisor.set_schema(order.placement.schema);
@@ -256,6 +258,16 @@ impl Agent {
         let _ = self.events.try_send(event);
     }
 
+    fn report_loss(&self, Loss { name, why }: Loss) {
+        self.report(Event {
+            time: events::now(),
+            subject: Subject::Server(self.boot.server),
+            kind: "process.killed".into(),
+            text: format!("a process of {name} {why}"),
+            severity: Severity::Warning,
+        });
+    }
+
     fn record_end(&mut self, ended: Ended) {
         let name = ended.name();
         // Events of instances and workers come from comparing observations; those of a run are its outcome.
@@ -332,6 +344,8 @@ impl Agent {
             self.environments = Environments::open(&self.boot, &self.order.placement);
         }
         let order = self.order_here();
+        let losses = (self.supervisor).limit(plan::limits(&self.boot, &order.placement));
+        losses.into_iter().for_each(|loss| self.report_loss(loss));
         self.supervisor.reconcile(&self.wanted(&order));
         self.end_runs(&order);
         self.forget_store_member(&order);
@@ -470,6 +484,7 @@ impl Agent {
             }
         }
         reap_all();
+        self.supervisor.end();
         Ok(())
     }
 }

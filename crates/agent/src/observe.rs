@@ -73,6 +73,7 @@ impl Agent {
             release_run: self.release_outcome(),
             store_data: Some(self.boot.store_data().exists()),
             resources: self.left.borrow().reported.clone(),
+            unlimited: self.supervisor.unlimited(),
             troubles: self.troubles(known.rejected.as_deref()),
         };
         up_to(self.saved, observed)

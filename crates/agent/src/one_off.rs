@@ -2,9 +2,11 @@
 
 use crate::database;
 use crate::environment::{EnvironmentError, Environments};
+use crate::limits;
 use crate::plan::{self, Given};
-use crate::state::{Boot, Order, read_document};
+use crate::state::{Boot, Order, read_document, read_json};
 use gaiola_model::placement::ReleaseNumber;
+use gaiola_os::cgroup::Base;
 use gaiola_os::process;
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
@@ -31,6 +33,9 @@ pub enum OneOffError {
     /// A secret.
     #[error(transparent)]
     Environment(#[from] EnvironmentError),
+    /// What it may use.
+    #[error("cannot limit what the command may use, as [app] of the site's file says: {0}")]
+    Limits(String),
     /// The system.
     #[error("cannot run {}", program.to_string_lossy())]
     Run {
@@ -72,7 +77,30 @@ pub fn run(folder: &Path, words: &[OsString]) -> Result<Infallible, OneOffError>
         Some((program, args)) => (program.as_os_str(), args),
         None => (OsStr::new(shell.unwrap_or(&SHELLS[1])), words),
     };
+    limit(&boot, &order)?;
     let source = process::replace_by(program, args, &env, &cwd, boot.site_user);
     let program = program.to_os_string();
     Err(OneOffError::Run { program, source })
+}
+
+/// Puts this process into a group of its own with the limits of `[app]`. Where its server's instances have none, for want of control groups,
+/// it has none.
+fn limit(boot: &Boot, order: &Order) -> Result<(), OneOffError> {
+    let limits = order.placement.config.app.limits;
+    if limits.is_none() {
+        return Ok(());
+    }
+    let Ok(base) = read_json::<Base>(&limits::note(boot.run())) else {
+        return Ok(());
+    };
+    let pid = std::process::id();
+    let name = format!("{}{pid}", limits::ONE_OFF);
+    let entered = || {
+        let group = base.group(&name)?;
+        group.set(&limits::of_system(limits));
+        group.admit(&[pid])
+    };
+    // The agent removes groups that nobody is in: this one too, if it comes between the two.
+    let entered = entered().or_else(|_| entered());
+    entered.map_err(|error| OneOffError::Limits(error.to_string()))
 }

@@ -1,6 +1,7 @@
 //! What should run on this server, derived from the placement. Pure: the same placement gives the same processes.
 
 use super::environment::Environments;
+use super::limits;
 use super::supervisor::WantedProcess;
 use crate::state::{Boot, Order};
 use gaiola_core::topology;
@@ -11,6 +12,7 @@ use gaiola_model::placement::{
 };
 use gaiola_model::proxy_file::{AccessLog, LogTarget};
 use gaiola_model::{CronName, InstanceName, Placement, Revision, Tier, UnixTime, WorkerName};
+use gaiola_os::cgroup::Limits;
 use gaiola_os::process::{Launch, OWN_PROGRAM};
 use gaiola_store::etcd::{self, EtcdMember, Join};
 use std::collections::BTreeMap;
@@ -80,6 +82,28 @@ pub(super) fn wanted(
         all.insert(name.to_string(), worker(given, placement, name, placed));
     }
     all
+}
+
+/// The limits of the processes on a server that have any. They hold for all processes of a name at once, whatever release or command they
+/// are of.
+pub(super) fn limits(boot: &Boot, placement: &Placement) -> BTreeMap<String, Limits> {
+    let (config, server) = (&placement.config, boot.server);
+    let instances = placement.instances.keys();
+    let instances = instances.filter(|name| name.server == server);
+    let instances = instances.map(|name| (name.to_string(), config.app.limits));
+    let workers = placement.workers.keys();
+    let workers = workers.filter(|name| name.server == server);
+    let workers = workers.filter_map(|name| {
+        let worker = config.workers.get(&name.kind)?;
+        Some((name.to_string(), worker.limits))
+    });
+    let runs = cron_runs(boot, placement).into_iter();
+    let runs = runs.map(|(name, _, run)| (run.name, placement.crons[name].settings.limits));
+    let all = instances.chain(workers).chain(runs);
+    let limited = all.filter(|(_, limits)| !limits.is_none());
+    limited
+        .map(|(name, limits)| (name, limits::of_system(limits)))
+        .collect()
 }
 
 /// The store's member on this server. An order that no store holds yet founds the store.

@@ -1,10 +1,12 @@
 //! Keeps the wanted processes of a server running. [`core::supervise`](gaiola_core::supervise) decides; this starts, signals
 //! and watches processes, and records them on disk for the next agent.
 
-use crate::state::{read_message, write_message};
+use crate::limits::{Groups, Loss};
+use crate::state::{Boot, read_message, write_message};
 use gaiola_core::supervise::{self, Action, Input};
 use gaiola_model::Time;
 use gaiola_model::schema::SCHEMA;
+use gaiola_os::cgroup::Limits;
 use gaiola_os::process::{self, Exit, Identity, Launch, OWN_PROGRAM, Process};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
@@ -64,6 +66,8 @@ pub(super) struct Supervisor {
     reads: BTreeMap<Identity, u64>,
     ended: mpsc::UnboundedSender<Ended>,
     records: PathBuf,
+    /// Of processes that are limited.
+    groups: Groups,
     /// The schema of the site's documents, in which the records are written.
     schema: u64,
 }
@@ -71,9 +75,9 @@ pub(super) struct Supervisor {
 impl Supervisor {
     /// Adopts the processes that an earlier agent on this server has left running, and what is left of those that have
     /// ended since.
-    /// `run`: the server's run directory.
-    pub(super) fn adopt(run: &Path, ended: mpsc::UnboundedSender<Ended>) -> Self {
-        Self::adopt_from(run.join("processes.json"), ended)
+    pub(super) fn adopt(boot: &Boot, ended: mpsc::UnboundedSender<Ended>) -> Self {
+        let groups = Groups::new(&boot.site, boot.server, boot.run());
+        Self::adopt_from(boot.run().join("processes.json"), groups, ended)
     }
 
     /// Writes records in this schema from now on.
@@ -81,7 +85,7 @@ impl Supervisor {
         self.schema = schema;
     }
 
-    fn adopt_from(records: PathBuf, ended: mpsc::UnboundedSender<Ended>) -> Self {
+    fn adopt_from(records: PathBuf, groups: Groups, ended: mpsc::UnboundedSender<Ended>) -> Self {
         let (left, schema) = read_records(&records);
         let mut supervisor = Self {
             decided: supervise::Supervisor::default(),
@@ -89,6 +93,7 @@ impl Supervisor {
             reads: BTreeMap::new(),
             ended,
             records,
+            groups,
             schema: SCHEMA,
         };
         for (name, record) in left {
@@ -127,6 +132,25 @@ impl Supervisor {
         });
     }
 
+    /// Limits processes by their names from now on, those among them that run, and returns what was killed for want of memory though the
+    /// process goes on.
+    pub(super) fn limit(&mut self, limits: BTreeMap<String, Limits>) -> Vec<Loss> {
+        self.groups.want(limits);
+        let running = self.decided.running();
+        let running = running.map(|(name, id, _)| (name.to_string(), id));
+        self.groups.tick(&running.collect())
+    }
+
+    /// Which limits do not hold and why, in words.
+    pub(super) fn unlimited(&self) -> Vec<String> {
+        self.groups.missing()
+    }
+
+    /// Nothing runs any more.
+    pub(super) fn end(&mut self) {
+        self.groups.end();
+    }
+
     /// Moves the processes towards `wanted`: starts the missing, stops the rest. Repeating it does no harm.
     pub(super) fn reconcile(&mut self, wanted: &BTreeMap<String, WantedProcess>) {
         self.step(Input::Want(wanted));
@@ -154,10 +178,11 @@ impl Supervisor {
             let (pid, exit) = (ended.identity.pid, ended.exit);
             tracing::warn!(process = ended.name, pid, %exit, "a process ended by itself");
         }
+        let death = self.groups.death(&ended.name);
         self.step(Input::Ended {
             name: &ended.name,
             id: ended.identity,
-            how: ended.exit.to_string(),
+            how: death.unwrap_or_else(|| ended.exit.to_string()),
         });
         self.record();
     }
@@ -247,7 +272,8 @@ impl Supervisor {
         let Some(launch) = self.decided.launch_of(name) else {
             return;
         };
-        match process::launch(launch).and_then(Process::open) {
+        let entrances = self.groups.entrances(name);
+        match process::launch_into(launch, entrances).and_then(Process::open) {
             Ok(process) => {
                 let id = process.identity();
                 tracing::info!(process = name, pid = id.pid, "started a process");
@@ -350,6 +376,13 @@ mod tests {
         }
     }
 
+    fn groups(folder: &Path) -> Groups {
+        // A name of its own: other tests limit processes too.
+        let name = folder.file_name().unwrap().to_string_lossy();
+        let site = format!("t{}", name.trim_start_matches('.').to_lowercase());
+        Groups::new(&site.parse().unwrap(), "app1".parse().unwrap(), folder)
+    }
+
     fn in_runtime(test: impl AsyncFnOnce()) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -373,13 +406,13 @@ mod tests {
         let first_pid = std::cell::Cell::new(0);
         in_runtime(async || {
             let (sender, _receiver) = mpsc::unbounded_channel();
-            let mut first = Supervisor::adopt_from(records.clone(), sender);
+            let mut first = Supervisor::adopt_from(records.clone(), groups(folder.path()), sender);
             first.reconcile(&wanted);
             first_pid.set(first.running().next().unwrap().1);
         });
         in_runtime(async || {
             let (sender, mut receiver) = mpsc::unbounded_channel();
-            let mut second = Supervisor::adopt_from(records.clone(), sender);
+            let mut second = Supervisor::adopt_from(records.clone(), groups(folder.path()), sender);
             second.reconcile(&wanted);
             assert_eq!(second.running().next(), Some(("a", first_pid.get())));
             second.reconcile(&BTreeMap::new());
@@ -402,8 +435,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         in_runtime(async || {
             let (sender, mut receiver) = mpsc::unbounded_channel();
-            let mut supervisor =
-                Supervisor::adopt_from(folder.path().join("processes.json"), sender);
+            let mut supervisor = Supervisor::adopt_from(
+                folder.path().join("processes.json"),
+                groups(folder.path()),
+                sender,
+            );
             let wanted = BTreeMap::from([("a".to_string(), shell(folder.path(), CRASHES))]);
             supervisor.reconcile(&wanted);
             let ended = receiver.recv().await.unwrap();
@@ -428,7 +464,7 @@ mod tests {
         let first = std::cell::Cell::new(None);
         in_runtime(async || {
             let (sender, mut receiver) = mpsc::unbounded_channel();
-            let mut agent = Supervisor::adopt_from(records.clone(), sender);
+            let mut agent = Supervisor::adopt_from(records.clone(), groups(folder.path()), sender);
             agent.reconcile(&wanted);
             // This agent ends before it takes note.
             first.set(Some(receiver.recv().await.unwrap().identity));
@@ -436,7 +472,7 @@ mod tests {
         let first = first.get().unwrap();
         in_runtime(async || {
             let (sender, mut receiver) = mpsc::unbounded_channel();
-            let mut agent = Supervisor::adopt_from(records.clone(), sender);
+            let mut agent = Supervisor::adopt_from(records.clone(), groups(folder.path()), sender);
             agent.reconcile(&wanted);
             assert!(matches!(agent.condition("a"), Some(Condition::Down(_))));
             running_again(&mut agent, first).await;
@@ -469,7 +505,7 @@ mod tests {
         };
         in_runtime(async || {
             let (sender, _receiver) = mpsc::unbounded_channel();
-            let mut first = Supervisor::adopt_from(records.clone(), sender);
+            let mut first = Supervisor::adopt_from(records.clone(), groups(folder.path()), sender);
             first.reconcile(&BTreeMap::from([("proxy".to_string(), sleeping.clone())]));
             assert_eq!(first.reads(), None, "a shell gets no orders");
             let identity = process::identify(first.running().next().unwrap().1).unwrap();
@@ -483,7 +519,8 @@ mod tests {
                 };
                 write_message(&records, &BTreeMap::from([("proxy", record)]), schema).unwrap();
                 let (sender, _receiver) = mpsc::unbounded_channel();
-                let mut next = Supervisor::adopt_from(records.clone(), sender);
+                let mut next =
+                    Supervisor::adopt_from(records.clone(), groups(folder.path()), sender);
                 assert_eq!(next.reads(), Some(known));
                 next.record();
                 let (kept, _) = read_records(&records);
@@ -530,7 +567,7 @@ mod tests {
         let before = std::cell::RefCell::new(Vec::new());
         in_runtime(async || {
             let (sender, _receiver) = mpsc::unbounded_channel();
-            let mut first = Supervisor::adopt_from(records.clone(), sender);
+            let mut first = Supervisor::adopt_from(records.clone(), groups(folder.path()), sender);
             first.reconcile(&wanted("exec sleep 60"));
             first.reconcile(&wanted("exec sleep 61"));
             before.replace(pids(&first));
@@ -538,7 +575,7 @@ mod tests {
         });
         in_runtime(async || {
             let (sender, mut receiver) = mpsc::unbounded_channel();
-            let mut second = Supervisor::adopt_from(records.clone(), sender);
+            let mut second = Supervisor::adopt_from(records.clone(), groups(folder.path()), sender);
             second.reconcile(&wanted("exec sleep 61"));
             assert_eq!(pids(&second), *before.borrow());
             second.reconcile(&BTreeMap::new());
@@ -549,13 +586,62 @@ mod tests {
         });
     }
 
+    /// Uses as much memory as it is asked to, once.
+    const HOG: &str = "
+        while [ ! -e go ]; do sleep 0.01; done
+        x=$(head -c 60000000 /dev/zero | tr '\\0' x); touch held; sleep 60";
+
+    #[test]
+    fn a_process_that_runs_is_limited_and_says_so_when_it_is_killed_for_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let limits = Limits {
+            memory: Some(32 << 20),
+            ..Limits::default()
+        };
+        in_runtime(async || {
+            let (sender, mut receiver) = mpsc::unbounded_channel();
+            let records = folder.path().join("processes.json");
+            let mut supervisor = Supervisor::adopt_from(records, groups(folder.path()), sender);
+            let wanted = BTreeMap::from([("a".to_string(), shell(folder.path(), HOG))]);
+            supervisor.reconcile(&wanted);
+            // It started without a limit, and gets one without a restart.
+            let limited = BTreeMap::from([("a".to_string(), limits)]);
+            assert_eq!(supervisor.limit(limited.clone()), []);
+            if !supervisor.unlimited().is_empty() {
+                gaiola_os::skip::skipped("limits", &supervisor.unlimited().join(", "));
+            } else {
+                std::fs::write(folder.path().join("go"), "").unwrap();
+                let ended = receiver.recv().await.unwrap();
+                let first = ended.identity;
+                supervisor.ended(ended);
+                let why = "was killed: it used more than its 32 MiB";
+                assert_eq!(supervisor.condition("a"), Some(Condition::Down(why.into())));
+                // The next one has the limit from its start on.
+                running_again(&mut supervisor, first).await;
+                supervisor.ended(receiver.recv().await.unwrap());
+                assert_eq!(supervisor.condition("a"), Some(Condition::Down(why.into())));
+                assert!(!folder.path().join("held").exists());
+            }
+            supervisor.reconcile(&BTreeMap::new());
+            while !supervisor.is_empty() {
+                let due = supervisor.next_deadline();
+                let due = due.unwrap_or_else(|| Instant::now() + Duration::from_millis(20));
+                tokio::select! {
+                    Some(ended) = receiver.recv() => supervisor.ended(ended),
+                    () = tokio::time::sleep_until(due) => supervisor.tick(),
+                }
+            }
+            supervisor.end();
+        });
+    }
+
     #[test]
     fn what_an_old_process_has_left_is_ended_beside_the_one_that_took_over() {
         let folder = tempfile::tempdir().unwrap();
         in_runtime(async || {
             let (sender, mut receiver) = mpsc::unbounded_channel();
             let records = folder.path().join("processes.json");
-            let mut supervisor = Supervisor::adopt_from(records, sender);
+            let mut supervisor = Supervisor::adopt_from(records, groups(folder.path()), sender);
             let leaves = "/bin/sh -c 'trap \"\" TERM; echo up; while :; do sleep 0.01; done' &
                 while [ ! -e crash ]; do sleep 0.01; done";
             supervisor.reconcile(&takes_over(folder.path(), leaves));
@@ -600,7 +686,7 @@ mod tests {
         };
         in_runtime(async || {
             let (sender, _receiver) = mpsc::unbounded_channel();
-            let mut first = Supervisor::adopt_from(records.clone(), sender);
+            let mut first = Supervisor::adopt_from(records.clone(), groups(folder.path()), sender);
             let two = ["b", "c"].map(|name| (name.to_string(), sleeping.clone()));
             first.reconcile(&BTreeMap::from(two));
             let ids = pids(&first).into_iter();
@@ -616,7 +702,7 @@ mod tests {
             let two = [("a", record(0, 3, None)), ("a@1", record(1, 2, Some("a")))];
             write_message(&records, &BTreeMap::from(two), 2).unwrap();
             let (sender, mut receiver) = mpsc::unbounded_channel();
-            let mut next = Supervisor::adopt_from(records.clone(), sender);
+            let mut next = Supervisor::adopt_from(records.clone(), groups(folder.path()), sender);
             assert_eq!(next.reads(), Some(2));
             ids[1].signal_session(Signal::KILL);
             next.ended(receiver.recv().await.unwrap());
@@ -633,8 +719,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         in_runtime(async || {
             let (sender, mut receiver) = mpsc::unbounded_channel();
-            let mut supervisor =
-                Supervisor::adopt_from(folder.path().join("processes.json"), sender);
+            let mut supervisor = Supervisor::adopt_from(
+                folder.path().join("processes.json"),
+                groups(folder.path()),
+                sender,
+            );
             let script = "trap '' TERM; echo up; while :; do sleep 0.05; done";
             supervisor.reconcile(&BTreeMap::from([(
                 "a".to_string(),
@@ -656,8 +745,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         in_runtime(async || {
             let (sender, mut receiver) = mpsc::unbounded_channel();
-            let mut supervisor =
-                Supervisor::adopt_from(folder.path().join("processes.json"), sender);
+            let mut supervisor = Supervisor::adopt_from(
+                folder.path().join("processes.json"),
+                groups(folder.path()),
+                sender,
+            );
             let child =
                 "trap 'sleep 0.2; echo graceful; exit' TERM; echo up; while :; do sleep 0.01; done";
             let script = format!("/bin/sh -c \"{child}\"; exit 0");
@@ -684,8 +776,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         in_runtime(async || {
             let (sender, _receiver) = mpsc::unbounded_channel();
-            let mut supervisor =
-                Supervisor::adopt_from(folder.path().join("processes.json"), sender);
+            let mut supervisor = Supervisor::adopt_from(
+                folder.path().join("processes.json"),
+                groups(folder.path()),
+                sender,
+            );
             let wanted = shell(folder.path(), "exec sleep 60");
             supervisor.reconcile(&BTreeMap::from([("a".to_string(), wanted.clone())]));
             supervisor.reconcile(&BTreeMap::from([(
@@ -707,8 +802,11 @@ mod tests {
         let script = format!(". {}; echo $KEY; exec sleep 60", secret.display());
         in_runtime(async || {
             let (sender, mut receiver) = mpsc::unbounded_channel();
-            let mut supervisor =
-                Supervisor::adopt_from(folder.path().join("processes.json"), sender);
+            let mut supervisor = Supervisor::adopt_from(
+                folder.path().join("processes.json"),
+                groups(folder.path()),
+                sender,
+            );
             let says = async |words: &str| {
                 let said = async {
                     while std::fs::read_to_string(&log).unwrap_or_default() != words {

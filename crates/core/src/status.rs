@@ -43,6 +43,12 @@ pub fn status(desired: &Desired, placement: &Placement, at: Revision, facts: &Fa
     let next = rollout::next(desired, placement, at, facts);
     let store = store(desired, facts);
     let mut warnings = left.warnings;
+    warnings.extend(
+        placement
+            .servers
+            .keys()
+            .flat_map(|name| unlimited(&view, *name)),
+    );
     warnings.extend(desired.aside.as_ref().map(aside));
     warnings.extend(crons::warnings(placement));
     warnings.extend(desired.maintenance.as_ref().map(maintenance));
@@ -90,6 +96,13 @@ pub fn status(desired: &Desired, placement: &Placement, at: Revision, facts: &Fa
         documents: placement.schema,
         events: Vec::new(),
     }
+}
+
+/// Limits of processes that do not hold on a server, in words.
+fn unlimited(view: &View<'_>, server: ServerName) -> Vec<String> {
+    let observed = view.live(server).map(|observed| &observed.unlimited);
+    let words = observed.into_iter().flatten();
+    words.map(|why| format!("{server}: {why}")).collect()
 }
 
 /// A machine that is set aside, in words.

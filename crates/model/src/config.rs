@@ -304,6 +304,72 @@ pub struct App {
     /// `[app.env]`: variables for its instances and its `release` command, above those of `[env]`. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: Variables,
+    /// What an instance may use, and a command of `gaiola run`. Default: as much as there is.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
+}
+
+/// `memory`, `cpu` and `tasks` of `[app]`, `[worker.NAME]` and `[cron.NAME]`: what one process and its descendants may use together. `None`: as much as
+/// there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Memory in bytes. A process that uses more is killed, and starts again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// Processors, in thousandths.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<u32>,
+    /// Processes and threads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<u32>,
+}
+
+impl Limits {
+    /// Whether nothing is limited.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// In words: `512 MiB of memory, 1.5 processors, 100 tasks`; `no limits`.
+    pub fn in_words(&self) -> String {
+        let parts = [
+            self.memory
+                .map(|bytes| format!("{} of memory", Bytes(bytes))),
+            self.cpu
+                .map(|cpu| format!("{} processors", f64::from(cpu) / 1000.0)),
+            self.tasks.map(|tasks| format!("{tasks} tasks")),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        match parts.is_empty() {
+            true => "no limits".into(),
+            false => parts.join(", "),
+        }
+    }
+}
+
+/// A number of bytes as a file has it: `512 MiB`.
+#[derive(Clone, Copy, Debug)]
+pub struct Bytes(pub u64);
+
+impl std::fmt::Display for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let units = [
+            ("GiB", 1 << 30),
+            ("GB", 1_000_000_000),
+            ("MiB", 1 << 20),
+            ("MB", 1_000_000),
+            ("KiB", 1 << 10),
+            ("KB", 1000),
+        ];
+        let whole = units
+            .iter()
+            .find(|(_, each)| self.0 >= *each && self.0.is_multiple_of(*each));
+        match whole {
+            Some((unit, each)) => write!(f, "{} {unit}", self.0 / each),
+            None => write!(f, "{} B", self.0),
+        }
+    }
 }
 
 /// `health` of `[app]`, beside its path: how the agent and the proxies check an instance. What is not set has their own defaults,
@@ -364,6 +430,7 @@ impl App {
             slow_ejection: None,
             grace: Duration::from_secs(10),
             env: Variables::new(),
+            limits: Limits::default(),
         }
     }
 }
@@ -381,6 +448,9 @@ pub struct Worker {
     /// Time between SIGTERM and SIGKILL. Default: the instances' grace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace: Option<Duration>,
+    /// What one of its processes may use. Default: as much as there is.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
 }
 
 impl Worker {
@@ -391,6 +461,7 @@ impl Worker {
             servers: None,
             instances: 1,
             grace: None,
+            limits: Limits::default(),
         }
     }
 }
@@ -409,6 +480,9 @@ pub struct Cron {
     /// What happens if it is due while a run of it is under way.
     #[serde(default)]
     pub overlap: Overlap,
+    /// What a run may use. Default: as much as there is.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
 }
 
 impl Cron {
@@ -420,6 +494,7 @@ impl Cron {
             run: run.into(),
             timeout: Duration::from_secs(3600),
             overlap: Overlap::default(),
+            limits: Limits::default(),
         }
     }
 

@@ -560,6 +560,9 @@ pub struct Observed {
     /// Its remaining disk, memory and descriptors.
     #[serde(default)]
     pub resources: Resources,
+    /// Which limits of the site's processes do not hold here and why, in words for people. Empty: all do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unlimited: Vec<String>,
     /// What is wrong with this server, in words for people. Empty: nothing.
     pub troubles: Vec<String>,
 }
@@ -581,6 +584,7 @@ impl Observed {
             release_run: None,
             store_data: None,
             resources: Resources::default(),
+            unlimited: Vec::new(),
             troubles: Vec::new(),
         }
     }

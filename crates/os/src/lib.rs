@@ -2,6 +2,7 @@
 //! crate where `unsafe` is allowed, each block with its reason.
 #![allow(unsafe_code)]
 
+pub mod cgroup;
 pub mod connection_limit;
 pub mod descriptors;
 pub mod namespace;

@@ -58,6 +58,15 @@ pub struct Launch {
 /// # Errors
 /// If its log cannot be opened or the program cannot be started.
 pub fn launch(launch: &Launch) -> io::Result<Identity> {
+    launch_into(launch, Vec::new())
+}
+
+/// The same within control groups, by their [entrances](crate::cgroup::Group::entrances). A process that cannot enter one runs outside
+/// of it.
+///
+/// # Errors
+/// As of [`launch`].
+pub fn launch_into(launch: &Launch, entrances: Vec<OwnedFd>) -> io::Result<Identity> {
     let log = open_log(&launch.log, launch.user)?;
     let mut command = Command::new(&launch.program);
     command
@@ -76,6 +85,10 @@ pub fn launch(launch: &Launch) -> io::Result<Identity> {
     unsafe {
         command.pre_exec(move || {
             rustix::process::setsid()?;
+            for entrance in &entrances {
+                // The one who started it sees whether it is in, and reports it.
+                let _ = rustix::io::write(entrance, b"0");
+            }
             if !privileged {
                 drop_ambient_capabilities()?;
             }
@@ -302,6 +315,21 @@ impl Identity {
             return true;
         }
         self.session().is_ok_and(|members| members.is_empty())
+    }
+
+    /// The pids of its living processes.
+    ///
+    /// # Errors
+    /// If `/proc` cannot be read.
+    pub fn session_pids(self) -> io::Result<Vec<u32>> {
+        match self.is_reused() {
+            true => Ok(Vec::new()),
+            false => Ok(self
+                .session()?
+                .iter()
+                .map(|member| member.identity.pid)
+                .collect()),
+        }
     }
 
     /// Whether its pid is another process's by now, so that its session has ended.

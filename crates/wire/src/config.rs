@@ -6,6 +6,7 @@
 mod crons;
 mod env;
 mod env_file;
+mod limits;
 mod machines;
 mod named;
 pub mod rules;

@@ -8,6 +8,7 @@ mod failures;
 mod faults;
 mod full;
 mod lifecycle;
+mod limits;
 mod maintenance;
 mod open;
 mod python;

@@ -8,6 +8,7 @@ mod encrypt;
 mod ends;
 mod faults;
 mod guests;
+mod limits;
 mod luck;
 mod replace;
 mod roll;

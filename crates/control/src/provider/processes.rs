@@ -1,5 +1,6 @@
 //! Finds the processes of a server from outside of it, as drills need them.
 
+use gaiola_agent::limits::GROUPS;
 use gaiola_core::drill::Process;
 use gaiola_os::process::{Identity, identify};
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,10 +24,20 @@ pub fn of_units(units: &[String]) -> BTreeSet<u32> {
     pids().filter(|pid| is_in(&groups(pid), units)).collect()
 }
 
-/// Whether one of the control groups, as `/proc/PID/cgroup` has them, is that of one of these units, or below it.
+/// Whether one of the control groups, as `/proc/PID/cgroup` has them, is that of one of these units, or below it, or that of the processes
+/// that an agent limits, which stands beside its unit's.
 fn is_in(groups: &str, units: &[String]) -> bool {
+    let is_beside = |part: &str, unit: &str| {
+        let server = part.strip_prefix(GROUPS);
+        let agents = unit.strip_prefix("gaiola-agent@");
+        server.is_some() && server == agents.and_then(|unit| unit.strip_suffix(".service"))
+    };
     let mut parts = groups.lines().flat_map(|line| line.split('/'));
-    parts.any(|part| units.iter().any(|unit| unit == part))
+    parts.any(|part| {
+        units
+            .iter()
+            .any(|unit| unit == part || is_beside(part, unit))
+    })
 }
 
 /// The identities of these processes, without those that have ended.

@@ -153,6 +153,13 @@ pub enum Change {
     },
     /// How long a stopping instance may take.
     Grace,
+    /// What an instance may use, in words.
+    Limits {
+        /// Before.
+        from: String,
+        /// After.
+        to: String,
+    },
     /// Whether writes stop when no synchronous standby is left.
     Strict(bool),
     /// How drills load the site.
@@ -174,6 +181,8 @@ pub enum WorkerChange {
     Size,
     /// It may take another time to stop.
     Grace,
+    /// It may use more or less.
+    Limits,
     /// It is stopped.
     Removed,
 }
@@ -522,6 +531,10 @@ fn app_changes(old: &App, new: &App, found: &mut Vec<Change>) {
     if old.grace != new.grace {
         found.push(Change::Grace);
     }
+    if old.limits != new.limits {
+        let (from, to) = (old.limits.in_words(), new.limits.in_words());
+        found.push(Change::Limits { from, to });
+    }
 }
 
 /// How instances are checked, without the values of header fields, which may be nobody's business.
@@ -599,6 +612,9 @@ fn worker_changes(old: &Config, new: &Config, found: &mut Vec<Change>) {
         if before.grace != now.grace {
             tell(kind, WorkerChange::Grace);
         }
+        if before.limits != now.limits {
+            tell(kind, WorkerChange::Limits);
+        }
     }
     let gone = old.workers.keys();
     let gone = gone.filter(|kind| !new.workers.contains_key(kind));
@@ -618,7 +634,7 @@ fn cron_changes<'a>(old: &'a Config, new: &'a Config, found: &mut Vec<Change>) {
         if !before.is_due_as(now) {
             tell(name, CronChange::Schedule);
         }
-        let rest = |cron: &'a Cron| (&cron.run, cron.timeout, cron.overlap);
+        let rest = |cron: &'a Cron| (&cron.run, cron.timeout, cron.overlap, cron.limits);
         if rest(before) != rest(now) {
             tell(name, CronChange::Settings);
         }

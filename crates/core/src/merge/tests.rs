@@ -1,7 +1,7 @@
 use super::*;
 use gaiola_model::Inventory;
 use gaiola_model::config::Variables;
-use gaiola_model::config::{BalancerTls, Drill, MAX_INSTANCES, MAX_SERVERS};
+use gaiola_model::config::{BalancerTls, Drill, Limits, MAX_INSTANCES, MAX_SERVERS};
 use gaiola_model::proxy::Compression;
 use proptest::option;
 use proptest::prelude::*;
@@ -136,6 +136,13 @@ fn changes_of_values_tell_their_effect() {
         one_change(|new| new.app.release = Some("bin/other migrate".into())),
         one_change(|new| new.app.maxconn = Some(10)),
         one_change(|new| new.app.grace = Duration::from_secs(1)),
+        one_change(|new| {
+            new.app.limits = Limits {
+                memory: Some(512 << 20),
+                cpu: Some(1500),
+                tasks: None,
+            };
+        }),
         one_change(|new| new.database.as_mut().unwrap().strict = true),
         one_change(|new| new.database.as_mut().unwrap().maxconn = Some(4)),
         one_change(|new| new.database.as_mut().unwrap().wait = Duration::from_millis(500)),
@@ -156,6 +163,7 @@ fn changes_of_values_tell_their_effect() {
             "app: release changes: it runs before the instances of the next release",
             "app: maxconn 1000 -> 10: the proxies take it over; no connection is lost",
             "app: grace changes: it holds from the next stop on",
+            "app: no limits -> 512 MiB of memory, 1.5 processors for an instance: that holds at once, without a restart",
             "database: strict is set: writes stop when no synchronous standby is left",
             "database: maxconn no limit -> 4: the proxies take it over; no connection is lost",
             "database: wait 5000 ms -> 500 ms: the proxies take it over; no connection is lost",

@@ -78,6 +78,7 @@ impl Site {
                 }),
             store_data: None,
             resources: Default::default(),
+            unlimited: Vec::new(),
             troubles: Vec::new(),
         }
     }

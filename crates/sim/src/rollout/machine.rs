@@ -178,6 +178,7 @@ impl Machine {
             release_run: self.finished_release(now).cloned(),
             store_data: None,
             resources: Resources::default(),
+            unlimited: Vec::new(),
             troubles: Vec::new(),
         }
     }

@@ -1,6 +1,6 @@
 //! `[cron.NAME]`: commands that run at set times.
 
-use super::{named, value};
+use super::{limits, named, value};
 use crate::file::value::{Wrong, duration_up_to};
 use crate::file::{Mistakes, Section, text};
 use gaiola_model::CronName;
@@ -29,6 +29,7 @@ fn cron(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Cron {
         time_zone: zone.unwrap_or(default.time_zone.clone()),
         timeout: text(section, "timeout", timeout, mistakes).unwrap_or(default.timeout),
         overlap: text(section, "overlap", overlap, mistakes).unwrap_or_default(),
+        limits: limits::of(section, mistakes),
         ..default
     }
 }

@@ -4,8 +4,8 @@ mod mistakes;
 use super::{ConfigErrors, Surroundings, VipRange, load_in};
 use gaiola_model::config::Variables;
 use gaiola_model::config::{
-    App, Balancer, BalancerTls, Database, Drill, DrillLimits, DrillWrite, HealthCheck, Machine,
-    Overlap, Web,
+    App, Balancer, BalancerTls, Database, Drill, DrillLimits, DrillWrite, HealthCheck, Limits,
+    Machine, Overlap, Web,
 };
 use gaiola_model::proxy::{Compression, StatusRange};
 use gaiola_model::{Config, Tier};
@@ -602,6 +602,25 @@ fn health_is_a_path_or_a_table_with_more() {
     assert_eq!((whole.health.as_str(), whole.check), ("/up", expected));
     let one = app("health = { path = '/ok', status = 204 }");
     assert_eq!(one.check.status, [StatusRange::only(204)]);
+}
+
+#[test]
+fn instances_and_workers_may_be_limited() {
+    let text = "site = 'a'\n[app]\nrun = 'x'\nmemory = '512MiB'\ncpu = 1.5\ntasks = 100\n\
+                [worker.mail]\nrun = 'y'\ncpu = 2";
+    let config = load(text).unwrap();
+    let limits = Limits {
+        memory: Some(512 << 20),
+        cpu: Some(1500),
+        tasks: Some(100),
+    };
+    assert_eq!(config.app.limits, limits);
+    let words = "512 MiB of memory, 1.5 processors, 100 tasks";
+    assert_eq!(limits.in_words(), words);
+    let mail = &config.workers[&"mail".parse().unwrap()];
+    assert_eq!((mail.limits.cpu, mail.limits.memory), (Some(2000), None));
+    let unlimited = load("site = 'a'\n[app]\nrun = 'x'").unwrap().app.limits;
+    assert!(unlimited.is_none() && unlimited.in_words() == "no limits");
 }
 
 #[test]

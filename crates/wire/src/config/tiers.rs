@@ -1,10 +1,10 @@
 //! The meaning of each section: its keys, their defaults and their limits.
 
 use super::crons::{self, CRON};
-use super::env;
 use super::machines::{self, MACHINE, Sections};
 use super::workers::{self, WORKER};
 use super::{Surroundings, VipRange, value};
+use super::{env, limits};
 use crate::compress;
 use crate::file::value::{Wrong, duration, network, url_path};
 use crate::file::{At, Elsewhere, Mistakes, Section, Words, checked, shown, text};
@@ -139,13 +139,36 @@ const KEYS: &[(&str, &[&str])] = &[
             "ejection",
             "slow_ejection",
             "grace",
+            "memory",
+            "cpu",
+            "tasks",
             "env",
         ],
     ),
-    (WORKER, &["run", "servers", "instances", "grace"]),
+    (
+        WORKER,
+        &[
+            "run",
+            "servers",
+            "instances",
+            "grace",
+            "memory",
+            "cpu",
+            "tasks",
+        ],
+    ),
     (
         CRON,
-        &["schedule", "time_zone", "run", "timeout", "overlap"],
+        &[
+            "schedule",
+            "time_zone",
+            "run",
+            "timeout",
+            "overlap",
+            "memory",
+            "cpu",
+            "tasks",
+        ],
     ),
     (
         "app.health",
@@ -470,6 +493,7 @@ fn app(
     if let Some(grace) = text(section, "grace", duration, mistakes) {
         app.grace = grace;
     }
+    app.limits = limits::of(section, mistakes);
     app.env = env::of_app(section, known, mistakes);
     app
 }

@@ -1,6 +1,6 @@
 //! `[worker.NAME]`: processes that no request is sent to.
 
-use super::{named, value};
+use super::{limits, named, value};
 use crate::file::value::duration;
 use crate::file::{Mistakes, Section, text};
 use gaiola_model::WorkerKind;
@@ -24,6 +24,7 @@ fn worker(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Worker {
             .number("instances", 1..=MAX_INSTANCES, mistakes)
             .unwrap_or(default.instances),
         grace: text(section, "grace", duration, mistakes),
+        limits: limits::of(section, mistakes),
         ..default
     }
 }

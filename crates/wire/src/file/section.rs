@@ -10,7 +10,7 @@ use super::words::Words;
 use std::ops::{Range, RangeInclusive};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
-use wrong::{described, string_hint, understood_hint, wrong_type};
+use wrong::{described, string_hint, understood_hint, written, wrong_type};
 
 /// A value and its position.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -426,6 +426,33 @@ impl<'a> Section<'a> {
             .filter(|number| range.contains(number));
         if number.is_none() {
             let what = format!("`{key}` is {}", integer.as_str());
+            let hint = format!("it is from {least} to {most}");
+            mistakes.add(&value.span(), what, hint);
+        }
+        number
+    }
+
+    /// A number within `range`, with a fraction or without, or `None` if it is absent or wrong.
+    pub(crate) fn fraction(
+        &self,
+        key: &str,
+        range: RangeInclusive<f64>,
+        mistakes: &mut Mistakes<'_>,
+    ) -> Option<f64> {
+        let value = self.table.get(key)?;
+        let (least, most) = (*range.start(), *range.end());
+        let number = match value.get_ref() {
+            DeValue::Float(number) => number.as_str().parse().ok(),
+            DeValue::Integer(number) => number.as_str().parse().ok(),
+            other => {
+                let hint = format!("write a number from {least} to {most}, without quotes");
+                wrong_type(key, &value.span(), other, "a number", hint, mistakes);
+                return None;
+            }
+        };
+        let number = number.filter(|number| range.contains(number));
+        if number.is_none() {
+            let what = format!("`{key}` is {}", written(value.get_ref()));
             let hint = format!("it is from {least} to {most}");
             mistakes.add(&value.span(), what, hint);
         }

@@ -6,11 +6,13 @@ use super::network::{self, INTERFACE, PREFIX_LENGTH};
 use crate::provider::folder::{self, KeptError, PATH, make_folder, remove};
 use gaiola_agent::engine::keep_key;
 use gaiola_agent::init::certificate;
+use gaiola_agent::limits::groups_of;
 use gaiola_agent::state::{Boot, Order, read_document, write_document};
 use gaiola_core::topology;
 use gaiola_model::placement::DatabaseRole;
 use gaiola_model::{ServerName, Tier};
 use gaiola_net::pki::Issued;
+use gaiola_os::cgroup::Base;
 use gaiola_os::process::Exit;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -151,6 +153,7 @@ fn switch_on(lab: &Rc<Lab>, order: &Order, server: ServerName) -> Result<(), Ser
             let why = why.unwrap_or_else(|| format!("pid 1 {exit}"));
             record(&lab, server, Some(why));
         }
+        remove_groups(&lab, server);
         super::faults::let_go_of_disk(&lab, server);
         lab.hardware.borrow_mut().forget(server, process.identity());
         lab.over.send_modify(|over| _ = over.insert(server, number));
@@ -159,6 +162,14 @@ fn switch_on(lab: &Rc<Lab>, order: &Order, server: ServerName) -> Result<(), Ser
     };
     tokio::task::spawn_local(watched.in_current_span());
     Ok(())
+}
+
+/// Removes the control groups of a server that is off: those of its processes that were limited.
+fn remove_groups(lab: &Lab, server: ServerName) {
+    let (name, above) = groups_of(&lab.site, server);
+    if let Ok(groups) = Base::find(&name) {
+        groups.remove(above);
+    }
 }
 
 /// Signs the certificate that a server requests at its start. A server that gets none ends, and its last log line has the reason.

@@ -1,6 +1,9 @@
 //! systemd: the units of this machine's servers.
 
+use crate::provider::processes;
 use gaiola_model::{ServerName, SiteName, Tier};
+use gaiola_os::process::signal;
+use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -74,25 +77,28 @@ pub fn files(site: &SiteName, servers: &Path) -> [(&'static str, String); 4] {
          [Service]\nType=notify\nExecStart={PROGRAM} machine run {site}\nWatchdogSec=30\nTimeoutStopSec=10\n{common}\n\
          [Install]\nWantedBy=multi-user.target\n"
     );
+    // What stands on one machine gets equal shares of its processors where these are scarce. The VIP keeper has a priority of its own,
+    // which the first version of control groups does not leave to a group with a share.
+    let share = "CPUWeight=100\n";
     let agent = format!(
         "[Unit]\nDescription=Gaiola: agent of %i\nAfter=network-online.target\nWants=network-online.target\nStartLimitIntervalSec=0\n\n\
          [Service]\n{boot}ExecStart={PROGRAM} agent --boot {servers}/%i\nStandardOutput=append:{servers}/%i/log/agent.log\nStandardError=inherit\n\
-         KillMode=process\nTimeoutStopSec=40\nTasksMax=infinity\nLimitMEMLOCK=infinity\n{bounds}{common}\n\
+         KillMode=process\nTimeoutStopSec=40\nTasksMax=infinity\nMemoryAccounting=yes\n{share}LimitMEMLOCK=infinity\n{bounds}{common}\n\
          [Install]\nWantedBy=multi-user.target\n"
     );
-    let keeper = |what: &str, order: &str| {
+    let keeper = |what: &str, order: &str, share: &str| {
         format!(
             "[Unit]\nDescription=Gaiola: {what} of %i\nAfter=network-online.target\nWants=network-online.target\n{order}=gaiola-agent@%i.service\nStartLimitIntervalSec=0\n\n\
              [Service]\n{boot}ExecStart={PROGRAM} keeper tier --boot {servers}/%i\nStandardOutput=append:{servers}/%i/log/keeper.log\nStandardError=inherit\n\
-             TimeoutStopSec=45\nTasksMax=infinity\nLimitMEMLOCK=infinity\n{keeper_bounds}{common}\n\
+             TimeoutStopSec=45\nTasksMax=infinity\n{share}LimitMEMLOCK=infinity\n{keeper_bounds}{common}\n\
              [Install]\nWantedBy=multi-user.target\n"
         )
     };
     // systemd stops units in the reverse of the order in which it starts them, also where the machine shuts down. The agent moves
     // the VIPs to another balancer, and the keeper holds them until then.
-    let vips = keeper("VIPs", "Before");
+    let vips = keeper("VIPs", "Before", "");
     // The store's member that the agent runs is needed until PostgreSQL has shut down.
-    let database = keeper("database", "After");
+    let database = keeper("database", "After", share);
     [
         ("gaiola-machine.service", machine),
         ("gaiola-agent@.service", agent),
@@ -149,7 +155,9 @@ impl Units {
     /// Kills what a stopped unit has left, and waits until it is gone.
     async fn clear(&self, unit: &str) -> Result<(), UnitError> {
         let deadline = Instant::now() + GONE_LIMIT;
-        while self.has_processes(unit).await? {
+        // Those that the agent limits stand in groups beside the unit's.
+        let limited = || processes::identities(&processes::of_units(&[unit.into()]));
+        while self.has_processes(unit).await? || !limited().is_empty() {
             if Instant::now() >= deadline {
                 let (unit, limit) = (unit.into(), GONE_LIMIT);
                 return Err(UnitError::Outlived { unit, limit });
@@ -158,6 +166,9 @@ impl Units {
             if let Err(error) = self.ask(&kill, LIMIT).await {
                 // They may have ended by themselves, and the unit with them; the next check decides.
                 tracing::debug!(unit, error = gaiola_os::chain(&error), "cannot kill");
+            }
+            for process in limited() {
+                signal(process.pid, Signal::KILL);
             }
             sleep(GONE_AGAIN).await;
         }

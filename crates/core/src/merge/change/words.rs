@@ -86,6 +86,7 @@ impl fmt::Display for Change {
                     WorkerChange::Run => "has another command: it is replaced, one process at a time",
                     WorkerChange::Size => "runs on other servers, or another number of times",
                     WorkerChange::Grace => "has another grace: it holds from the next stop on",
+                    WorkerChange::Limits => "may use more or less: it holds at once, without a restart",
                     WorkerChange::Removed => "is stopped",
                 };
                 write!(f, "worker {kind}: {words}")
@@ -119,6 +120,10 @@ impl fmt::Display for Change {
             }
             Self::Tls { .. } => f.write_str("balancer: tls is unset: port 443 is closed"),
             Self::Grace => f.write_str("app: grace changes: it holds from the next stop on"),
+            Self::Limits { from, to } => write!(
+                f,
+                "app: {from} -> {to} for an instance: that holds at once, without a restart"
+            ),
             Self::Strict(true) => f.write_str(
                 "database: strict is set: writes stop when no synchronous standby is left",
             ),

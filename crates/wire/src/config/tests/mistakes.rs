@@ -65,7 +65,7 @@ fn an_unknown_key_is_answered_with_the_one_that_was_meant() {
         ("look_up = 1", "`look_up` belongs in [drill.write]"),
         (
             "colour = 1",
-            "known here: servers, instances, run, release, health, maxconn, count_tunnels, queue_size, ejection, slow_ejection, grace, env",
+            "known here: servers, instances, run, release, health, maxconn, count_tunnels, queue_size, ejection, slow_ejection, grace, memory, cpu, tasks, env",
         ),
     ] {
         let said = said_of_app(written);
@@ -135,6 +135,24 @@ fn values_of_a_wrong_kind_are_reported_with_how_to_write_them() {
         (
             "[balancer]\ntrust = ['10.0.0.0/8', 'lb']",
             "5:24: `trust` \"lb\" is not a network; write it as \"10.0.0.0/8\" or \"192.0.2.7\"",
+        ),
+        (
+            "memory = '512'",
+            "4:10: `memory` \"512\" is not a size; write a number and MB, GB, MiB or GiB: \"512MiB\"",
+        ),
+        (
+            "memory = '512KiB'",
+            "4:10: `memory` \"512KiB\" is less than any program needs; write at least \"4MiB\"",
+        ),
+        ("cpu = 0", "4:7: `cpu` is 0; it is from 0.01 to 10000"),
+        (
+            "cpu = '2'",
+            "4:7: `cpu` is a string, but must be a number; write a number from 0.01 to 10000, without quotes",
+        ),
+        ("cpu = nan", "4:7: `cpu` is nan; it is from 0.01 to 10000"),
+        (
+            "[worker.mail]\nrun = 'x'\ntasks = 0",
+            "6:9: `tasks` is 0; it is from 1 to 4000000",
         ),
         (
             "[[web]]",

@@ -47,7 +47,7 @@ pub(super) fn described(value: &DeValue<'_>) -> &'static str {
 }
 
 /// A plain value as written; for others, their type.
-fn written(value: &DeValue<'_>) -> String {
+pub(super) fn written(value: &DeValue<'_>) -> String {
     match value {
         DeValue::Integer(integer) => integer.as_str().to_owned(),
         DeValue::Float(float) => float.as_str().to_owned(),
