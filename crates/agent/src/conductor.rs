@@ -152,7 +152,7 @@ impl Conductor<'_> {
         placement: &Placement,
         at: Revision,
     ) -> Result<(), StoreError> {
-        let lost = self.decided.facts().lost_voters();
+        let lost = self.decided.facts().lost_members();
         let wanted = Some((placement.config.clone(), placement.store.clone(), lost));
         if self.members.settled != wanted {
             self.members.due = self.members.due.min(Instant::now() + MEMBERS_STEP);
@@ -258,7 +258,7 @@ async fn move_members(
         members::MembersStep::Name(named) => named,
     };
     let mut new = placement.clone();
-    (new.store, new.store_joining) = (named.members, named.joining);
+    named.write(&mut new);
     let dead = decided.counted_dead(placement);
     let condition = Condition {
         at,

@@ -18,6 +18,9 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// How much of a log's end is searched for a reason: enough for a stack of some hundred frames.
 const SEARCHED: u64 = 16 * 1024;
 
+/// What the heading of a run begins with, in a log that several runs of one cron write.
+pub(super) const HEADING: &str = "==> cron ";
+
 /// The logs in one directory.
 pub(super) struct Keeper {
     folder: PathBuf,
@@ -67,9 +70,10 @@ impl Keeper {
     }
 
     /// The last lines that a process wrote, as `: LINES`, preceded by the one that gives the reason if that is further up;
-    /// empty without output. Secrets are hidden.
-    pub(super) fn end(&self, process: &str, hidden: Hidden<'_>) -> String {
+    /// empty without output. Secrets are hidden. In a log that several runs write, only what comes after a run's heading is its own.
+    pub(super) fn end(&self, process: &str, heading: Option<&str>, hidden: Hidden<'_>) -> String {
         let text = self.tail(process, hidden);
+        let text = heading.map_or(&*text, |heading| after(heading, &text));
         let mut lines: Vec<&str> = text
             .lines()
             .rev()
@@ -77,7 +81,7 @@ impl Keeper {
             .take(5)
             .collect();
         lines.reverse();
-        let cause = cause::of(&text).unwrap_or_default();
+        let cause = cause::of(text).unwrap_or_default();
         if !cause.is_empty() && !lines.iter().any(|line| cause.starts_with(line.trim())) {
             lines.insert(0, &cause);
         }
@@ -93,6 +97,16 @@ impl Keeper {
         let file = self.folder.join(format!("{process}.log"));
         let text = read_tail(&file, SEARCHED).unwrap_or_default();
         hidden.from(&text)
+    }
+}
+
+/// What a run wrote: what comes after its heading, or all of it if it wrote so much that no heading is left.
+fn after<'a>(heading: &str, text: &'a str) -> &'a str {
+    let begins = |line: &str| line.starts_with(HEADING);
+    match text.rsplit_once(&format!("{heading}\n")) {
+        Some((_, own)) => own,
+        None if text.lines().any(begins) => "",
+        None => text,
     }
 }
 
@@ -180,7 +194,7 @@ mod tests {
             keeper.cause("release-1-1", Hidden::default()),
             ": Error: no database"
         );
-        let end = keeper.end("release-1-1", Hidden::default());
+        let end = keeper.end("release-1-1", None, Hidden::default());
         assert!(end.starts_with(": Error: no database | ") && end.ends_with("| Node.js v20.20.2"));
     }
 
@@ -195,7 +209,10 @@ mod tests {
         let logged = |before: usize| {
             let text = format!("Error: {}two secret words\n", "x".repeat(before));
             std::fs::write(folder.path().join("app1.1.log"), text).unwrap();
-            [keeper.cause("app1.1", hidden), keeper.end("app1.1", hidden)]
+            [
+                keeper.cause("app1.1", hidden),
+                keeper.end("app1.1", None, hidden),
+            ]
         };
         // At one of these lengths the reason's last character falls inside the secret.
         for before in 270..300 {
@@ -217,5 +234,25 @@ mod tests {
         assert!(text.bytes().all(|byte| byte == b'x' || byte == b'\n'));
         std::fs::write(&log, "two\nlines\n").unwrap();
         assert_eq!(read_tail(&log, SEARCHED).unwrap(), "two\nlines\n");
+    }
+
+    #[test]
+    fn a_run_that_shares_its_log_is_quoted_from_its_heading_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("cron-clean.log");
+        let keeper = Keeper::new(folder.path().into());
+        let end = |heading| keeper.end("cron-clean", Some(heading), Hidden::default());
+        let [first, second] = ["==> cron clean, due 1", "==> cron clean, due 2"];
+        std::fs::write(&log, format!("{first}\nold password\n")).unwrap();
+        assert_eq!((&*end(first), &*end(second)), (": old password", ""));
+        std::fs::write(&log, format!("{first}\nold\n{second}\nnew\n")).unwrap();
+        assert_eq!(end(second), ": new");
+        let most = usize::try_from(SEARCHED).unwrap();
+        std::fs::write(
+            &log,
+            format!("{second}\n{}", "all of it\n".repeat(most / 9)),
+        )
+        .unwrap();
+        assert!(end(second).contains("all of it"));
     }
 }

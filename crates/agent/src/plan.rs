@@ -2,6 +2,7 @@
 
 use super::environment::Environments;
 use super::limits;
+use super::logs::HEADING;
 use super::supervisor::WantedProcess;
 use crate::state::{Boot, Order};
 use gaiola_core::topology;
@@ -289,6 +290,8 @@ pub(super) struct Run {
     pub name: String,
     /// The log that its output is in, without `.log`.
     pub log: String,
+    /// The line that it begins with in a log that it shares with others.
+    pub heading: Option<String>,
     /// The command.
     pub command: String,
     /// The release whose directory it runs in.
@@ -310,6 +313,7 @@ impl Run {
         let name = format!("release-{}-{}", run.release, run.generation);
         Self {
             log: name.clone(),
+            heading: None,
             name,
             command: run.command.clone(),
             release: run.release,
@@ -325,6 +329,7 @@ impl Run {
         Self {
             name: format!("cron-{name}-{}", run.due.0),
             log: format!("cron-{name}"),
+            heading: Some(format!("{HEADING}{name}, due {}", run.due)),
             command: run.run.clone(),
             release: run.release,
             env: run.env,
@@ -382,7 +387,7 @@ pub(super) fn run(given: Given<'_>, run: &Run) -> WantedProcess {
     // The command is passed as an argument: nothing in it can end the wrapper early.
     // A run that has begun never begins again, even if no process was left to report its end. The wrapper has a `PATH` of its own: the file's may
     // lead to the site's programs alone.
-    let script = r#"if [ ! -e "$2" ] && mkdir "$2.begun"; then PATH="$3" $4 /bin/sh -c "$1"; echo $? >"$2.new" && mv "$2.new" "$2"; fi"#;
+    let script = r#"if [ ! -e "$2" ] && mkdir "$2.begun"; then [ -z "$5" ] || echo "$5"; PATH="$3" $4 /bin/sh -c "$1"; echo $? >"$2.new" && mv "$2.new" "$2"; fi"#;
     let mut launch = shell(boot, &run.log, script, release, env);
     // Not the agent ends it in time, which may not be there.
     let limit = run.timeout.map(|timeout| {
@@ -397,6 +402,7 @@ pub(super) fn run(given: Given<'_>, run: &Run) -> WantedProcess {
             .next()
             .map_or_else(|| boot.path.clone().into(), |(_, path)| path),
         limit.unwrap_or_default().into(),
+        run.heading.clone().unwrap_or_default().into(),
     ]);
     WantedProcess {
         launch,

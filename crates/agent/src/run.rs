@@ -11,6 +11,7 @@ use super::secrets::Hidden;
 use super::supervisor::{Condition, WantedProcess};
 use super::{Agent, clock};
 use crate::state::{Boot, Order};
+use gaiola_core::cron;
 use gaiola_model::Placement;
 use gaiola_model::placement::{ObservedCron, ReleaseOutcome};
 use gaiola_os::process;
@@ -117,9 +118,10 @@ impl Agent {
             Some(ObservedCron {
                 name: name.clone(),
                 due: ordered.due,
+                began: run.begun(&self.boot).exists(),
                 took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
                 status,
-                error,
+                error: error.map(cron::shortened),
             })
         });
         ended.collect()
@@ -157,7 +159,8 @@ impl Agent {
             command: &run.command,
             secrets: self.environments.secrets(run.env),
         };
-        words + &self.logs.end(&run.log, hidden)
+        let output = self.logs.end(&run.log, run.heading.as_deref(), hidden);
+        words + &output
     }
 }
 

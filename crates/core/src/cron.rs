@@ -3,7 +3,7 @@
 //! Each due time is decided once: [`PlacedCron::handled`] says up to which one that has happened, and it is stored together with the decision.
 
 use gaiola_model::config::{Cron, Overlap};
-use gaiola_model::cron::{LATE, MOST_RUNS, REMEMBERED, Schedule};
+use gaiola_model::cron::{LATE, MAX_REASON, MOST_RUNS, REMEMBERED, Schedule};
 use gaiola_model::placement::{CronEnd, CronOutcome, CronRun, ObservedCron, PlacedCron};
 use gaiola_model::{Placement, UnixTime};
 use std::time::Duration;
@@ -12,7 +12,10 @@ use std::time::Duration;
 const MOST_MISSED: u64 = 1000;
 
 /// How far two clocks of a site may differ.
-const MOST_AHEAD: Duration = Duration::from_secs(24 * 3600);
+const MOST_AHEAD: Duration = Duration::from_secs(600);
+
+/// An end that is as the one before is told again after this time.
+const TOLD_AGAIN: Duration = Duration::from_secs(3600);
 
 /// What has come due, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,6 +70,12 @@ pub fn first(settings: &Cron, now: UnixTime) -> PlacedCron {
     }
 }
 
+/// One that the file does not have any more is never due, and if it comes back nothing was due before.
+pub fn retire(placed: &mut PlacedCron) {
+    placed.settings.schedule.clear();
+    placed.waiting.clear();
+}
+
 /// Takes other settings over. By another schedule nothing was due before now.
 pub fn set(placed: &mut PlacedCron, settings: &Cron, now: UnixTime) {
     if !placed.settings.is_due_as(settings) {
@@ -75,12 +84,18 @@ pub fn set(placed: &mut PlacedCron, settings: &Cron, now: UnixTime) {
     placed.settings = settings.clone();
 }
 
-/// Goes back to now where what is handled lies days ahead: a clock was wrong, and nothing would be due until then. Clocks of two conductors that
-/// differ by less make nothing due twice.
-pub fn correct(placed: &mut PlacedCron, now: UnixTime) {
-    if placed.handled > now + MOST_AHEAD {
-        placed.handled = now;
+/// Goes back to now where the clock of a conductor was minutes ahead of this one, and returns up to when nothing would have been due otherwise.
+/// Clocks that differ by less make nothing due twice.
+pub fn correct(placed: &mut PlacedCron, now: UnixTime) -> Option<UnixTime> {
+    let is_ahead = |time: &UnixTime| *time > now + MOST_AHEAD;
+    for run in &mut placed.runs {
+        if is_ahead(&run.ordered) {
+            run.ordered = now;
+        }
     }
+    let ahead = Some(placed.handled).filter(is_ahead)?;
+    placed.handled = now;
+    Some(ahead)
 }
 
 /// What came due since the last decision.
@@ -157,11 +172,18 @@ pub fn end_runs(placed: &mut PlacedCron, fate: impl Fn(&CronRun) -> Fate) -> Vec
     ended
 }
 
-/// Remembers what became of a due time.
-pub fn remember(placed: &mut PlacedCron, end: CronEnd) {
+/// Remembers what became of a due time, and says whether people are told: of whatever is another outcome than the one before, and of what is not
+/// well again after an hour.
+pub fn remember(placed: &mut PlacedCron, end: CronEnd) -> bool {
+    let is_new = placed.last.last().is_none_or(|before| {
+        let is_well = end.outcome == CronOutcome::Succeeded;
+        let again = !is_well && end.due.saturating_since(before.due) >= TOLD_AGAIN;
+        before.outcome != end.outcome || again
+    });
     placed.last.push(end);
     let surplus = placed.last.len().saturating_sub(REMEMBERED);
     placed.last.drain(..surplus);
+    is_new
 }
 
 /// A due time that did not run.
@@ -184,10 +206,20 @@ fn of_report(run: &CronRun, seen: ObservedCron) -> CronEnd {
         status: seen.status,
         outcome: match seen.error {
             None => CronOutcome::Succeeded,
+            Some(_) if !seen.began => CronOutcome::Missed,
             Some(_) => CronOutcome::Failed,
         },
-        reason: seen.error.unwrap_or_default(),
+        reason: seen.error.map(shortened).unwrap_or_default(),
     }
+}
+
+/// A reason as it is stored: all of a site's are in one document.
+pub fn shortened(mut reason: String) -> String {
+    if reason.len() > MAX_REASON {
+        reason.truncate(reason.floor_char_boundary(MAX_REASON));
+        reason.push('…');
+    }
+    reason
 }
 
 #[cfg(test)]
@@ -251,14 +283,17 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_days_ahead_holds_nothing_up_and_one_that_is_behind_repeats_nothing() {
+    fn a_clock_that_was_far_ahead_holds_nothing_up_and_one_that_is_behind_repeats_nothing() {
         let (mut cron, schedule) = placed(Overlap::Skip);
-        cron.handled = UnixTime(MIDNIGHT + 3600);
-        correct(&mut cron, UnixTime(MIDNIGHT));
-        let now = UnixTime(MIDNIGHT + 3599);
+        cron.handled = UnixTime(MIDNIGHT + 600);
+        assert_eq!(correct(&mut cron, UnixTime(MIDNIGHT)), None);
+        let now = UnixTime(MIDNIGHT + 599);
         assert_eq!(due(&cron, &schedule, now), Due::default());
         cron.handled = UnixTime(MIDNIGHT + 30 * 86_400);
-        correct(&mut cron, UnixTime(MIDNIGHT));
+        cron.runs = vec![run(MIDNIGHT + 30 * 86_400)];
+        let ahead = correct(&mut cron, UnixTime(MIDNIGHT));
+        assert_eq!(ahead, Some(UnixTime(MIDNIGHT + 30 * 86_400)));
+        assert_eq!(cron.runs[0].ordered, UnixTime(MIDNIGHT));
         let found = due(&cron, &schedule, UnixTime(MIDNIGHT + 60));
         assert_eq!(found.now, [UnixTime(MIDNIGHT + 60)]);
     }
@@ -290,13 +325,41 @@ mod tests {
                 name: "clean".parse().unwrap(),
                 due: run.due,
                 took_ms: 5,
+                began: true,
                 status: Some(0),
                 error: None,
             }),
         });
         assert_eq!((cron.runs.len(), ends.len()), (1, 7));
-        ends.into_iter().for_each(|end| remember(&mut cron, end));
+        let told: Vec<bool> = (ends.into_iter())
+            .map(|end| remember(&mut cron, end))
+            .collect();
+        assert_eq!(told, [true, false, false, false, false, false, true]);
         assert_eq!(cron.last.len(), REMEMBERED);
         assert_eq!(cron.last.last().unwrap().outcome, CronOutcome::Lost);
+    }
+
+    #[test]
+    fn what_fails_each_minute_is_told_once_an_hour_and_shortly() {
+        let (mut cron, _) = placed(Overlap::Allow);
+        let mut end = |at: u64, error: Option<String>| {
+            cron.runs = vec![run(at)];
+            let ends = end_runs(&mut cron, |run| {
+                Fate::Ended(ObservedCron {
+                    name: "clean".parse().unwrap(),
+                    due: run.due,
+                    took_ms: 5,
+                    began: true,
+                    status: None,
+                    error: error.clone(),
+                })
+            });
+            let [end] = ends.try_into().unwrap();
+            assert!(end.reason.len() < MAX_REASON + 4);
+            remember(&mut cron, end)
+        };
+        let error = || Some("ö".repeat(9000));
+        assert!(end(0, error()) && !end(60, error()) && end(60 + 3600, error()));
+        assert!(end(3720, None) && !end(3720 + 3600, None) && end(9000, error()));
     }
 }

@@ -27,7 +27,7 @@ pub struct StoreMember {
 pub struct MemberFacts {
     /// Members whose server is silent, or not one of the site's: no step waits for them.
     pub dead: BTreeSet<u64>,
-    /// Voters whose server is up but has lost their data.
+    /// Members whose server is up but has lost their data.
     pub lost: BTreeSet<u64>,
     /// The leader, if known.
     pub leader: Option<u64>,
@@ -40,10 +40,10 @@ impl MemberFacts {
             let server = server_of(member, placement);
             server.is_none_or(|server| facts.is_dead(server))
         };
-        let lost_voters = facts.lost_voters();
+        let lost = facts.lost_members();
         let has_lost = |member: &&StoreMember| {
             let server = server_of(member, placement);
-            !member.is_learner && server.is_some_and(|server| lost_voters.contains(&server))
+            server.is_some_and(|server| lost.contains(&server))
         };
         let ids =
             |members: Vec<&StoreMember>| members.into_iter().map(|member| member.id).collect();
@@ -115,8 +115,10 @@ fn moves(placement: &Placement, server: ServerName) -> bool {
 ///
 /// Never more than one change is in progress: an added member is promoted before anything else happens, and unwanted members
 /// are removed last, when all wanted ones vote. Only the dead go first: while a voter is down, etcd adds no member and removes
-/// no living one that the quorum needs; and a dead learner does not keep its place. Nor does a voter that has lost its data:
+/// no living one that the quorum needs; and a dead learner does not keep its place. Nor does a member that has lost its data:
 /// with an empty log it must not vote, so it is removed, and added again as a learner. The leader is removed last.
+///
+/// The placement must name the members as they are before: a learner is promoted only once the placement says that it has begun.
 pub fn next_step(
     members: &[StoreMember],
     wanted: &[ServerName],
@@ -158,7 +160,7 @@ pub fn next_step(
     }
 }
 
-/// A voter that has lost its data, if another one is well: the last member keeps what is left of a store.
+/// A member that has lost its data, if a voter is well: the last member keeps what is left of a store.
 fn lost(members: &[StoreMember], seen: &MemberFacts) -> Option<u64> {
     let has_lost = |member: &&StoreMember| seen.lost.contains(&member.id);
     let is_well = |member: &StoreMember| {
@@ -179,8 +181,23 @@ pub fn may_come(observed: &Observed, at: Revision) -> bool {
 pub struct Named {
     /// All of them, in order.
     pub members: Vec<ServerName>,
-    /// The one whose member does not vote yet.
+    /// The one whose member does not vote yet,
     pub joining: Option<ServerName>,
+    /// and whether that member has begun.
+    pub begun: bool,
+}
+
+impl Named {
+    /// Has a placement name them.
+    pub fn write(self, placement: &mut Placement) {
+        let Self {
+            members,
+            joining,
+            begun,
+        } = self;
+        (placement.store, placement.store_joining) = (members, joining);
+        (placement.store_begun, placement.store_since) = (begun, Revision(0));
+    }
 }
 
 /// What the placement should name, if it names something else now.
@@ -188,11 +205,15 @@ pub fn named(members: &[StoreMember], placement: &Placement) -> Option<Named> {
     let servers = members.iter().filter_map(|one| server_of(one, placement));
     let servers: BTreeSet<ServerName> = servers.collect();
     let mut learners = members.iter().filter(|member| member.is_learner);
+    let joining = learners.find_map(|learner| Some((learner, server_of(learner, placement)?)));
     let named = Named {
         members: servers.into_iter().collect(),
-        joining: learners.find_map(|member| server_of(member, placement)),
+        joining: joining.map(|(_, server)| server),
+        begun: joining.is_some_and(|(learner, _)| learner.is_started),
     };
-    let is_new = named.members != placement.store || named.joining != placement.store_joining;
+    let is_new = named.members != placement.store
+        || named.joining != placement.store_joining
+        || named.begun != placement.store_begun;
     // A store without members serves no reads or writes.
     (is_new && !named.members.is_empty()).then_some(named)
 }
@@ -219,7 +240,7 @@ pub enum Fate {
 pub struct Own {
     /// The order names the server,
     pub named: bool,
-    /// and says that its member is a learner.
+    /// and says that its member is a learner which has not begun yet.
     pub joining: bool,
     /// No store holds the order yet: the members that it names begin one.
     pub founding: bool,
@@ -235,7 +256,8 @@ pub struct Own {
 /// without which no newer order can come.
 ///
 /// And only a learner, or a founder of the store, starts without data: a voter that has lost its votes could make the store
-/// lose them too. It rests until the conductor has removed it and adds it again.
+/// lose them too. It rests until the conductor has removed it and adds it again. A learner that begins has not begun before, as its order
+/// knows: the order may be older than its promotion, and is rewritten before that.
 pub fn fate(own: Own) -> Fate {
     let begins = own.founding || (own.joining && own.confirmed);
     match (own.named, own.confirmed) {

@@ -125,6 +125,8 @@ pub fn first(desired: &Desired, incarnation: String) -> Placement {
         doors: BTreeMap::new(),
         store: store_members(config),
         store_joining: None,
+        store_begun: false,
+        store_since: Revision(0),
         through_web: config.web.is_some(),
         past_web: config.web.is_none(),
         encryption: encryption::wanted(config),
@@ -252,7 +254,8 @@ pub(crate) fn dated(placement: &Placement, at: Revision) -> Placement {
         .values_mut()
         .map(|instance| &mut instance.since);
     let doors = dated.doors.values_mut().map(|door| &mut door.since);
-    for since in servers.chain(instances).chain(doors) {
+    let store = std::iter::once(&mut dated.store_since);
+    for since in servers.chain(instances).chain(doors).chain(store) {
         if *since == Revision(0) {
             *since = at;
         }
@@ -318,7 +321,9 @@ impl<'a> RollOutStep<'a> {
         }
         let is_moved = config.encrypts() != self.plan.config.encrypts();
         self.plan.generation = self.desired.generation;
+        let workers = std::mem::take(&mut self.plan.config.workers);
         self.plan.config = self.desired.inventory.resolve(config);
+        self.plan.config.workers = workers; // They follow the release.
         self.adopt_locations();
         let release = self.release_number();
         let attempt = self.desired.attempt;

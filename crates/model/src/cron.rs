@@ -13,6 +13,10 @@ pub const LATE: Duration = Duration::from_secs(60);
 pub const MOST_RUNS: usize = 10;
 /// How many of the last runs are remembered.
 pub const REMEMBERED: usize = 5;
+/// The longest reason of an end, in bytes.
+pub const MAX_REASON: usize = 500;
+/// Times of day that are listed, up to here, are treated as times of day.
+const MAX_LISTED: usize = 48;
 
 /// When a command is due.
 ///
@@ -25,7 +29,8 @@ pub const REMEMBERED: usize = 5;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Schedule {
-    fields: croner::Cron,
+    /// It is due whenever one of them is.
+    parts: Vec<croner::Cron>,
     zone: TimeZone,
 }
 
@@ -47,8 +52,9 @@ impl Schedule {
     /// Reads crontab's five fields (minute, hour, day of the month, month, day of the week; crontab(5)), or `@yearly`, `@monthly`, `@weekly`,
     /// `@daily` or `@hourly`, and the name of a time zone, such as `Europe/Berlin` or `UTC`.
     ///
-    /// Where both days are restricted, either is enough. What is due at an hour that the clock leaves out in spring is due right after it; at one
-    /// that comes twice in autumn it is due the first time, unless it is due in every hour.
+    /// Where both days are restricted, either is enough. Where minute and hour are numbers, or lists of them, those that the clock leaves out in
+    /// spring are due right after the gap, and of those that come twice in autumn the first is due. Any other schedule follows the clock: it is not
+    /// due in the hour that is left out, and in both of those that come twice.
     ///
     /// # Errors
     /// Neither may be of another form, and the schedule must come due at all.
@@ -66,8 +72,13 @@ impl Schedule {
             .year(Year::Disallowed)
             .build();
         let error = |error: croner::errors::CronError| ScheduleError::Fields(error.to_string());
+        let whole = parser.parse(fields).map_err(error)?;
+        let parts = times_of_day(fields).map(|parts| {
+            let parts = parts.iter().map(|part| parser.parse(part));
+            parts.collect::<Result<_, _>>().map_err(error)
+        });
         Ok(Self {
-            fields: parser.parse(fields).map_err(error)?,
+            parts: parts.unwrap_or_else(|| Ok(vec![whole]))?,
             zone: TimeZoneDatabase::bundled()
                 .get(zone)
                 .map_err(|_| ScheduleError::Zone)?,
@@ -77,9 +88,11 @@ impl Schedule {
     /// The first time after `at` that it is due; `None`: it never is again.
     pub fn next_after(&self, at: UnixTime) -> Option<UnixTime> {
         let at = time::timestamp(at)?.to_zoned(self.zone.clone());
-        let next = self.fields.find_next_occurrence(&at, false).ok()?;
-        let next = u64::try_from(next.timestamp().as_second()).ok()?;
-        Some(UnixTime(next))
+        let parts = self.parts.iter();
+        let next = parts.filter_map(|part| part.find_next_occurrence(&at, false).ok());
+        let next = next.map(|next| next.timestamp()).min()?;
+        let next = u64::try_from(next.as_second()).ok().map(UnixTime)?;
+        (next > UnixTime(u64::try_from(at.timestamp().as_second()).ok()?)).then_some(next)
     }
 
     /// A time as the schedule's time zone has it: `2026-01-02 03:30`.
@@ -92,6 +105,28 @@ impl Schedule {
             },
         )
     }
+}
+
+/// The schedule taken apart where its minute and its hour are lists of numbers: one for each time of day. The library knows only a single time as
+/// one that a clock may leave out.
+fn times_of_day(fields: &str) -> Option<Vec<String>> {
+    let mut fields = fields.split_ascii_whitespace();
+    let (minutes, hours) = (fields.next()?, fields.next()?);
+    let days = fields.collect::<Vec<_>>().join(" ");
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let listed = |field: &str| field.split(',').all(is_number);
+    let count = minutes.split(',').count() * hours.split(',').count();
+    if !listed(minutes) || !listed(hours) || count > MAX_LISTED {
+        return None;
+    }
+    let each = minutes.split(',').flat_map(|minute| {
+        let hours = hours.split(',');
+        hours.map(move |hour| (minute, hour))
+    });
+    Some(
+        each.map(|(minute, hour)| format!("{minute} {hour} {days}"))
+            .collect(),
+    )
 }
 
 #[cfg(test)]
@@ -133,6 +168,14 @@ mod tests {
         assert_eq!(spring, ["2026-03-29 03:00", "2026-03-30 02:30"]);
         let autumn = berlin("30 2 * * *", "2026-10-24T12:00:00Z", 2);
         assert_eq!(autumn, ["2026-10-25 02:30", "2026-10-26 02:30"]);
+        let listed = berlin("0,30 2,14 * * *", "2026-03-28T22:00:00Z", 3);
+        let expected = ["2026-03-29 03:00", "2026-03-29 14:00", "2026-03-29 14:30"];
+        assert_eq!(listed, expected);
+        let listed = berlin("0 2,14 * * *", "2026-10-24T22:00:00Z", 3);
+        let expected = ["2026-10-25 02:00", "2026-10-25 14:00", "2026-10-26 02:00"];
+        assert_eq!(listed, expected);
+        let steps = berlin("*/30 2 * * *", "2026-10-24T22:00:00Z", 4);
+        assert_eq!(steps, ["2026-10-25 02:00", "2026-10-25 02:30"].repeat(2));
         let hourly = berlin("0 * * * *", "2026-10-24T23:30:00Z", 3);
         assert_eq!(
             hourly,

@@ -10,6 +10,13 @@ use std::fmt;
 #[serde(transparent)]
 pub struct Revision(pub u64);
 
+impl Revision {
+    /// Whether it stands for a revision that was not known when the document was written: its own.
+    pub fn is_unknown(&self) -> bool {
+        *self == Self(0)
+    }
+}
+
 impl fmt::Display for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -299,21 +299,32 @@ fn a_placement_names_who_is_in_and_who_does_not_vote_yet() {
         placement
     };
     let both = [app1, db1];
-    let learning = [member(app1, 1, false), member(db1, 2, true)];
-    let named_with = |joining| {
+    let learner = |is_started| StoreMember {
+        is_started,
+        ..member(db1, 2, true)
+    };
+    let learning = |is_started| [member(app1, 1, false), learner(is_started)];
+    let named_with = |joining, begun| {
         let members = both.into();
-        Some(Named { members, joining })
+        Some(Named {
+            members,
+            joining,
+            begun,
+        })
     };
     assert_eq!(
-        named(&learning, &placement(&[app1], None)),
-        named_with(Some(db1))
+        named(&learning(false), &placement(&[app1], None)),
+        named_with(Some(db1), false)
     );
-    assert_eq!(named(&learning, &placement(&both, Some(db1))), None);
+    let mut placed = placement(&both, Some(db1));
+    assert_eq!(named(&learning(false), &placed), None);
+    // Before it may vote, so that it never begins again without its data.
+    let begun = named(&learning(true), &placed);
+    assert_eq!(begun, named_with(Some(db1), true));
+    begun.unwrap().write(&mut placed);
+    assert_eq!(named(&learning(true), &placed), None);
     let voting = voters(&both);
-    assert_eq!(
-        named(&voting, &placement(&both, Some(db1))),
-        named_with(None)
-    );
+    assert_eq!(named(&voting, &placed), named_with(None, false));
     assert_eq!(named(&[], &placement(&both, None)), None);
 }
 

@@ -8,10 +8,16 @@ use super::view::View;
 use crate::cron::{self, Admission, Fate};
 use crate::words::Took;
 use gaiola_model::event::Severity;
-use gaiola_model::placement::{CronEnd, CronOutcome, CronRun, PlacedCron, Template};
+use gaiola_model::placement::{
+    CronEnd, CronOutcome, CronRun, InstanceState, PlacedCron, ReleaseNumber, Template,
+};
 use gaiola_model::{CronName, ServerName, UnixTime};
 use std::cmp::Reverse;
 use std::time::Duration;
+
+const A_DAY: Duration = Duration::from_secs(24 * 3600);
+/// The schema of the first programs that run crons and workers.
+pub(super) const SCHEMA_OF_CRONS: u64 = 2;
 
 impl View<'_> {
     fn cron_fate(&self, name: &CronName, run: &CronRun, now: UnixTime) -> Fate {
@@ -28,9 +34,14 @@ impl View<'_> {
         if over || live.is_some_and(|observed| observed.boot > run.boot) {
             return Fate::Lost(format!("{server} was switched off"));
         }
+        // A server that is there ends it in time and reports it, whatever the conductor's clock says.
+        let over_by = match live {
+            Some(_) => run.over_by() + A_DAY,
+            None => run.over_by(),
+        };
         match self.placement.servers.contains_key(&server) {
             false => Fate::Lost(format!("{server} was removed")),
-            true if now >= run.over_by() => Fate::Lost(format!("{server} did not report its end")),
+            true if now >= over_by => Fate::Lost(format!("{server} did not report its end")),
             true => Fate::Runs,
         }
     }
@@ -49,6 +60,9 @@ impl RollOutStep<'_> {
         let (Some(now), Some(good)) = (self.view.facts.wall, self.plan.good.clone()) else {
             return; // Until the first release has come up there is nothing to run.
         };
+        if !self.all_can("run crons") {
+            return;
+        }
         if self.is_current(&good) {
             self.adopt_crons(now);
         }
@@ -73,6 +87,9 @@ impl RollOutStep<'_> {
             let placed = placed.or_insert_with(|| cron::first(settings, now));
             cron::set(placed, settings, now);
         }
+        let gone = self.plan.crons.iter_mut();
+        let gone = gone.filter(|(name, _)| !wanted.contains_key(*name));
+        gone.for_each(|(_, placed)| cron::retire(placed));
     }
 
     fn attend_cron(
@@ -86,15 +103,16 @@ impl RollOutStep<'_> {
         for end in cron::end_runs(placed, |run| view.cron_fate(name, run, now)) {
             self.note(name, placed, end);
         }
-        let is_wanted = self.desired.config.crons.contains_key(name);
-        if !is_wanted && self.is_current(good) {
-            return placed.waiting.clear();
-        }
         let Ok(schedule) = placed.settings.schedule() else {
-            return; // The file's reader refuses it.
+            return; // It is not in the file any more.
         };
+        if let Some(ahead) = cron::correct(placed, now) {
+            let text = format!(
+                "{name} was decided up to {ahead} by a clock that was ahead: what was due until now may have been missed"
+            );
+            self.tell(None, Severity::Warning, "cron.clock", text);
+        }
         self.order_waiting(name, placed, now, good);
-        cron::correct(placed, now);
         let due = cron::due(placed, &schedule, now);
         if let Some(missed) = due.missed {
             let reason = match missed.times {
@@ -145,7 +163,7 @@ impl RollOutStep<'_> {
         (due, now): (UnixTime, UnixTime),
         good: &Template,
     ) -> bool {
-        let Some(server) = self.server_for(placed, due) else {
+        let Some(server) = self.server_for(placed, due, good.release) else {
             let why = "no application server takes traffic";
             self.wait(None, format!("to run {name}, due {due}: {why}"));
             return false;
@@ -165,10 +183,25 @@ impl RollOutStep<'_> {
         true
     }
 
-    /// The server with the fewest runs; among equals each minute another one.
-    fn server_for(&self, placed: &PlacedCron, due: UnixTime) -> Option<ServerName> {
+    /// The server with the fewest runs, of those where an instance of the release is ready if there are any; among equals each minute another one.
+    fn server_for(
+        &self,
+        placed: &PlacedCron,
+        due: UnixTime,
+        release: ReleaseNumber,
+    ) -> Option<ServerName> {
         let is_live = |server: &ServerName| self.view.live(*server).is_some();
-        let able: Vec<ServerName> = self.main_servers().filter(is_live).collect();
+        let is_ready = |server: &ServerName| {
+            let observed = self.view.live(*server);
+            let mut seen = observed
+                .into_iter()
+                .flat_map(|observed| observed.instances.values());
+            seen.any(|seen| seen.release == release && seen.state == InstanceState::Ready)
+        };
+        let mut able: Vec<ServerName> = self.main_servers().filter(is_live).collect();
+        if able.iter().any(is_ready) {
+            able.retain(is_ready);
+        }
         let turn = usize::try_from(due.0 / 60).unwrap_or_default();
         let runs_on = |server: &ServerName| {
             let others = self.plan.crons.values().flat_map(|cron| &cron.runs);
@@ -207,7 +240,7 @@ impl RollOutStep<'_> {
             CronOutcome::Missed => (
                 Severity::Error,
                 "cron.missed",
-                format!("{name} of {due} was missed: {because}"),
+                format!("{name} of {due} was missed{on}: {because}"),
             ),
             CronOutcome::Skipped => (
                 Severity::Warning,
@@ -215,7 +248,23 @@ impl RollOutStep<'_> {
                 format!("{name} of {due} was skipped: {because}"),
             ),
         };
-        self.tell(end.server, severity, kind, text);
-        cron::remember(placed, end);
+        let server = end.server;
+        if cron::remember(placed, end) {
+            self.tell(server, severity, kind, text);
+        }
+    }
+
+    /// Whether the site's documents are written for programs that know crons and workers. Older ones would not run what they are ordered.
+    pub(super) fn all_can(&mut self, what: &str) -> bool {
+        let config = &self.desired.config;
+        let is_used = !config.crons.is_empty() || !config.workers.is_empty();
+        let can = self.plan.schema >= SCHEMA_OF_CRONS;
+        if is_used && !can {
+            self.wait(
+                None,
+                format!("to {what}: not every server's program can do so yet"),
+            );
+        }
+        can
     }
 }

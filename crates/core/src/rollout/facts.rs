@@ -44,7 +44,7 @@ pub struct Facts {
     pub closing_since: BTreeMap<SocketAddr, Time>,
     /// Instances that should serve and do not, although their server is up.
     pub unready_since: BTreeMap<InstanceName, Time>,
-    /// Servers that carry a voting member of the store but have no member data.
+    /// Servers that carry a member of the store which has begun, but have no member data.
     pub store_lost_since: BTreeMap<ServerName, Time>,
     /// Placed servers that held a lease and lost it.
     vanished_at: BTreeMap<ServerName, Time>,
@@ -92,8 +92,11 @@ impl Facts {
         self.unready_since = since(&self.unready_since, now, unready);
         let has_lost = |server: &&ServerName| {
             let observed = self.observed.get(server);
-            stored.store_joining != Some(**server)
-                && observed.is_some_and(|observed| observed.store_data == Some(false))
+            let may_begin = stored.store_joining == Some(**server) && !stored.store_begun;
+            let has_none = |observed: &Observed| {
+                observed.revision >= stored.store_since && observed.store_data == Some(false)
+            };
+            !may_begin && observed.is_some_and(has_none)
         };
         let lost = stored.store.iter().filter(has_lost).copied().collect();
         self.store_lost_since = since(&self.store_lost_since, now, lost);
@@ -159,9 +162,9 @@ impl Facts {
         silent.is_some_and(|since| self.now - *since >= SILENCE)
     }
 
-    /// Voting members of the store that have lost their data. A server that founds the store writes its first data a
+    /// Members of the store that have lost their data. A server that founds the store writes its first data a
     /// moment after its agent appears, so this takes as long as being declared dead.
-    pub fn lost_voters(&self) -> BTreeSet<ServerName> {
+    pub fn lost_members(&self) -> BTreeSet<ServerName> {
         let lost = self.store_lost_since.iter();
         let lost = lost.filter(|(_, since)| self.now - **since >= SILENCE);
         lost.map(|(server, _)| *server).collect()

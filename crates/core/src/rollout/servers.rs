@@ -305,10 +305,14 @@ impl RollOutStep<'_> {
         if self.desired.config.database.is_none() {
             let instances = self.plan.instances.values().map(|placed| placed.database);
             let workers = self.plan.workers.values().map(|placed| placed.database);
-            if instances.chain(workers).any(|uses| uses) {
+            let runs = self.plan.crons.values().flat_map(|cron| &cron.runs);
+            let runs = runs.map(|run| run.database);
+            if instances.chain(workers).chain(runs).any(|uses| uses) {
                 self.wait(
                     server,
-                    format!("to remove {server}: instances or workers still use the database"),
+                    format!(
+                        "to remove {server}: instances, workers or crons still use the database"
+                    ),
                 );
                 return false;
             }

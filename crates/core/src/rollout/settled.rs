@@ -194,22 +194,21 @@ impl Check<'_> {
         let servers: Vec<ServerName> = topology::servers_of(stored, Tier::App)
             .filter(is_main)
             .collect();
-        let wanted = workers::wanted(&self.desired.config, stored, &servers);
+        // Those of a release that was given up are not waited for.
+        let config = match &stored.failed {
+            Some(_) => &stored.config,
+            None => &self.desired.config,
+        };
+        let wanted = workers::wanted(config, stored, &servers);
         for name in stored.workers.keys().filter(|name| !wanted.contains(name)) {
             self.miss(format!("{name} is not stopped yet"));
         }
         let template = self.template();
         for name in &wanted {
-            let worker = &self.desired.config.workers[&name.kind];
-            let placed = stored.workers.get(name);
+            let worker = &config.workers[&name.kind];
             let as_wanted = workers::place(worker, &template, self.desired, name.server);
-            let is_old = stored.failed.is_none() && placed != Some(&as_wanted);
-            let mut kinds = stored.workers.keys().map(|placed| &placed.kind);
-            if stored.failed.is_some() && kinds.all(|kind| *kind != name.kind) {
-                continue; // It belongs to the release that was given up.
-            }
-            match (placed, self.view.worker_runs(name)) {
-                (Some(placed), _) if is_old => {
+            match (stored.workers.get(name), self.view.worker_runs(name)) {
+                (Some(placed), _) if *placed != as_wanted => {
                     let release = placed.release;
                     self.miss(format!("{name} of release {release} is not replaced yet"));
                 }
@@ -360,12 +359,14 @@ mod tests {
             facts.observe(now, placement, Revision(1), observed);
             let settled = settled(&desired, placement, Revision(1), &facts);
             let text = "app1 has lost the data of its store member".to_string();
-            (settled.unwrap_err().contains(&text), facts.lost_voters())
+            (settled.unwrap_err().contains(&text), facts.lost_members())
         };
         assert_eq!(observe(&placement, 0), (true, BTreeSet::new()));
         assert_eq!(observe(&placement, 9), (true, BTreeSet::new()));
         assert_eq!(observe(&placement, 10), (true, BTreeSet::from([app1])));
         placement.store_joining = Some(app1);
         assert_eq!(observe(&placement, 11), (false, BTreeSet::new()));
+        placement.store_begun = true;
+        assert!(observe(&placement, 12).0);
     }
 }

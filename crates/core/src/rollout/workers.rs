@@ -87,20 +87,25 @@ impl View<'_> {
 }
 
 impl RollOutStep<'_> {
-    /// Brings the workers closer to what the instances run.
+    /// Brings the workers closer to what the instances run. Their sections of the file are taken over once the release that they belong to has
+    /// come up: until then workers stay what they are, also if it is given up.
     pub(super) fn place_workers(&mut self) {
         // Until the first release has come up there is nothing to follow.
         let Some(good) = self.plan.good.clone() else {
             return;
         };
+        if !self.all_can("run workers") {
+            return;
+        }
+        if self.is_current(&good) {
+            let sections = &self.desired.config.workers;
+            self.plan.config.workers.clone_from(sections);
+        }
         let servers: Vec<ServerName> = self.main_servers().collect();
-        let wanted = wanted(&self.desired.config, &self.plan, &servers);
+        let wanted = wanted(&self.plan.config, &self.plan, &servers);
         self.stop_workers(&wanted);
         self.start_workers(wanted, &good);
-        // Until then the commands of the file are those of a release that is on its way, or was given up.
-        if self.is_current(&good) {
-            self.replace_worker(&good);
-        }
+        self.replace_worker(&good);
     }
 
     fn stop_workers(&mut self, wanted: &BTreeSet<WorkerName>) {
@@ -122,9 +127,7 @@ impl RollOutStep<'_> {
                 self.wait(name.server, why);
                 continue;
             }
-            let Some(placed) = self.start_as(&name, good) else {
-                continue; // It follows the release that is on its way.
-            };
+            let placed = place(self.worker(&name), good, self.desired, name.server);
             let release = placed.release;
             self.plan.workers.insert(name.clone(), placed);
             self.report(
@@ -132,20 +135,6 @@ impl RollOutStep<'_> {
                 format!("{name} is started from release {release}"),
             );
         }
-    }
-
-    /// What a worker is started as: as the file has it, or, while the release that it belongs to has not come up, as others of its kind are.
-    fn start_as(&self, name: &WorkerName, good: &Template) -> Option<PlacedWorker> {
-        let of_file = place(self.worker(name), good, self.desired, name.server);
-        if self.is_current(good) {
-            return Some(of_file);
-        }
-        let mut like = self.view.placement.workers.iter();
-        let (_, like) = like.find(|(other, _)| other.kind == name.kind)?;
-        Some(PlacedWorker {
-            restart: of_file.restart,
-            ..like.clone()
-        })
     }
 
     /// A worker of the same kind that runs and should not, where no more servers may run one. On a server that is dead none is seen.
@@ -199,6 +188,6 @@ impl RollOutStep<'_> {
 
     /// The section of a worker that there should be.
     fn worker(&self, name: &WorkerName) -> &Worker {
-        &self.desired.config.workers[&name.kind]
+        &self.plan.config.workers[&name.kind]
     }
 }

@@ -70,7 +70,7 @@ fn end_in_words(end: &CronEnd, due: &str) -> String {
         CronOutcome::Succeeded => format!("ran at {due}{on} in {took}"),
         CronOutcome::Failed => format!("failed at {due}{on}: {why}"),
         CronOutcome::Lost => format!("was lost at {due}{on}: {why}"),
-        CronOutcome::Missed => format!("was missed at {due}: {why}"),
+        CronOutcome::Missed => format!("was missed at {due}{on}: {why}"),
         CronOutcome::Skipped => format!("was skipped at {due}: {why}"),
     }
 }

@@ -66,9 +66,11 @@ pub struct ObservedCron {
     pub due: UnixTime,
     /// How long it took, in milliseconds.
     pub took_ms: u64,
+    /// Whether it began.
+    pub began: bool,
     /// The exit status of its command; `None`: it has none, because it was killed or did not begin.
     pub status: Option<u8>,
-    /// `None`: it succeeded. Otherwise why it failed, with the end of its output.
+    /// `None`: it succeeded. Otherwise why it failed, with the end of its output, at most [`MAX_REASON`](crate::cron::MAX_REASON) bytes.
     pub error: Option<String>,
 }
 
@@ -77,7 +79,7 @@ pub struct ObservedCron {
 pub struct CronEnd {
     /// When it was due; of several the first.
     pub due: UnixTime,
-    /// The server it ran on; `None`: it did not run.
+    /// The server it ran on, or should have; `None`: it was not ordered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<ServerName>,
     /// How long it took, in milliseconds.

@@ -197,6 +197,7 @@ impl Machine {
         let report = |(due, _): (&UnixTime, &Time)| ObservedCron {
             name: name(),
             due: *due,
+            began: true,
             took_ms: 0,
             status: Some(0),
             error: None,

@@ -149,7 +149,7 @@ impl Members {
         let has_log = self.has_log(server);
         let own = Own {
             named: order.store.contains(&server),
-            joining: order.store_joining == Some(server),
+            joining: order.store_joining == Some(server) && !order.store_begun,
             founding: false,
             confirmed: is_confirmed,
             runs: has_log,
@@ -238,7 +238,7 @@ pub(super) fn next(
     let list = seen.list;
     if let Some(named) = members::named(list, placement) {
         let mut new = placement.clone();
-        (new.store, new.store_joining) = (named.members, named.joining);
+        named.write(&mut new);
         return Some(Ok(new));
     }
     let mut known = MemberFacts::of(list, placement, facts);
