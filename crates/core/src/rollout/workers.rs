@@ -191,3 +191,59 @@ impl RollOutStep<'_> {
         &self.plan.config.workers[&name.kind]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rollout::{Facts, first, next};
+    use gaiola_model::Revision;
+    use gaiola_model::config::App;
+    use gaiola_model::inventory::Inventory;
+    use gaiola_model::placement::{Failure, Release, ReleaseNumber};
+
+    #[test]
+    fn a_worker_that_a_release_removes_goes_on_until_that_release_has_come_up() {
+        let mut config = Config::new("site".parse().unwrap(), App::new("run"));
+        config.app.servers = 1;
+        let mail = Worker::new("mail");
+        config.workers.insert("mail".parse().unwrap(), mail);
+        let inventory = Inventory::numbered(&config, [10, 77]);
+        let release = |number| Release {
+            number: ReleaseNumber(number),
+            digest: String::new(),
+        };
+        let mut desired = Desired::first(config, release(1), inventory);
+        let mut placement = first(&desired, "a".into());
+        let step = |desired: &Desired, placement: &mut Placement| {
+            let next = next(desired, placement, Revision(1), &Facts::default());
+            if let Some(new) = next.placement {
+                *placement = new;
+            }
+            let names = placement.workers.keys().map(ToString::to_string);
+            names.collect::<Vec<_>>()
+        };
+        assert!(step(&desired, &mut placement).is_empty());
+        let good = |desired: &Desired, placement: &Placement| {
+            Some(super::super::instances::wanted(desired, placement))
+        };
+        placement.good = good(&desired, &placement);
+        assert_eq!(step(&desired, &mut placement), ["app1.mail.1"]);
+
+        desired.generation += 1;
+        desired.release = release(2);
+        desired.config.workers.clear();
+        assert_eq!(step(&desired, &mut placement), ["app1.mail.1"]);
+        placement.failed = Some(Failure {
+            generation: desired.generation,
+            release: ReleaseNumber(2),
+            attempt: 0,
+            instance: None,
+            settings: false,
+            reason: String::new(),
+        });
+        assert_eq!(step(&desired, &mut placement), ["app1.mail.1"]);
+        placement.failed = None;
+        placement.good = good(&desired, &placement);
+        assert!(step(&desired, &mut placement).is_empty());
+    }
+}
