@@ -66,11 +66,12 @@ impl dyn Stage + '_ {
 type Scenario = fn(&dyn Stage);
 
 /// All of them, in the order in which they are played.
-const ALL: [(&str, Scenario); 13] = [
+const ALL: [(&str, Scenario); 14] = [
     ("a second up changes nothing", changes_nothing),
     ("a tier is scaled", scales),
     ("servers are drained", drains),
     ("a release rolls through", releases),
+    ("a site goes back to an earlier release", goes_back),
     ("another environment replaces the instances", sets),
     (
         "secrets reach the instances and nothing else",
@@ -146,6 +147,64 @@ fn releases(stage: &dyn Stage) {
     for _ in 0..10 {
         assert_eq!(stage.page("/new.html"), "a new page\n");
     }
+}
+
+/// Back by hand, under load, with the variables of that time; the next `up` goes forth again.
+fn goes_back(stage: &dyn Stage) {
+    let all = || -> Vec<Value> {
+        let ran = stage.gaiola(&["releases", "--json"]);
+        serde_json::from_str(&ran.stdout).unwrap_or_default()
+    };
+    let before = all()[0]["release"].as_u64().unwrap_or_default();
+    stage.write("public/new.html", "a newer page\n");
+    stage.edit("[app]\n", "[env]\nERA = \"new\"\n[app]\n");
+    let planned = format!("release {before} -> {}", before + 1);
+    stage.gaiola(&["plan"]).expect(0, &[&planned]);
+    let seen = stage.under_load(&mut || _ = stage.gaiola(&["deploy"]).expect(0, &[]));
+    seen.assert_nothing_failed();
+    assert_eq!(stage.page("/new.html"), "a newer page\n");
+    let newest = &all()[0];
+    assert_eq!(
+        (newest["release"].as_u64(), &newest["serves"]),
+        (Some(before + 1), &Value::Bool(true))
+    );
+    let end = &newest["end"];
+    assert!(
+        end["requests"].as_u64() > Some(0) && end["failed"] == 0,
+        "{newest}"
+    );
+    let by = newest["by"].as_str().unwrap_or_default();
+    assert!(by.contains('@'), "{newest}");
+    let began = Instant::now();
+    let seen = stage.under_load(&mut || _ = stage.gaiola(&["rollback"]).expect(0, &[]));
+    println!("  back in {:.1} s", began.elapsed().as_secs_f32());
+    seen.assert_nothing_failed();
+    assert_eq!(stage.page("/new.html"), "a new page\n");
+    assert!(!environment(stage).stdout.contains("ERA="));
+    let last = &all()[0];
+    assert_eq!(
+        (last["release"].as_u64(), last["back_from"].as_u64()),
+        (Some(before), Some(before + 1))
+    );
+    let words = [
+        format!("back from {}, came up in", before + 1),
+        format!("{before}  "),
+    ];
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    stage.gaiola(&["releases"]).expect(0, &words);
+    let none = "release 77 is not known; there are";
+    stage.gaiola(&["rollback", "77"]).expect(1, &[none]);
+    let same = format!("release {before} is what the site has already");
+    let number = before.to_string();
+    stage.gaiola(&["rollback", &number]).expect(1, &[&same]);
+    // The directory is as it was: it is put out again, under a number of its own.
+    stage.up().expect(0, &[]);
+    assert_eq!(stage.page("/new.html"), "a newer page\n");
+    assert_eq!(all()[0]["release"].as_u64(), Some(before + 2));
+    stage.edit("[env]\nERA = \"new\"\n", "");
+    stage.write("public/new.html", "a new page\n");
+    stage.up().expect(0, &[]);
+    stage.is_whole();
 }
 
 /// The environment of an instance on app1.
@@ -342,7 +401,7 @@ fn keeps_time(stage: &dyn Stage) {
     };
     let ticks = [log("app1"), log("app2")]
         .join("\n")
-        .matches("tick ")
+        .matches("once for all")
         .count();
     std::thread::sleep(Duration::from_secs(1));
     assert!((1..=last("tick").len()).contains(&ticks), "{ticks} ticks");

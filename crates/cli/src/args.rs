@@ -104,6 +104,12 @@ pub(crate) enum Command {
     Undrain(Drain),
     /// Replace instances with new ones of the same release, one at a time; no request is lost.
     Restart(Restart),
+    /// Put out the site's directory and file on a site that is up: as `up`, which founds the site too.
+    Deploy(SiteFile),
+    /// Go back to an earlier release: its contents, commands, variables, workers and crons.
+    Rollback(Rollback),
+    /// List the last releases: when, by whom, how each came up, and which one serves.
+    Releases(SiteFile),
     /// Have all balancers answer 503 at once, except to the networks that are allowed, or end that.
     #[command(subcommand)]
     Maintenance(MaintenanceCommand),
@@ -281,6 +287,16 @@ pub(crate) struct Drain {
     /// The server, such as web2.
     #[arg(add = ArgValueCandidates::new(candidates::servers))]
     pub(crate) server: ServerName,
+}
+
+/// Arguments of `rollback`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Rollback {
+    /// The site's file.
+    #[command(flatten)]
+    pub(crate) of: SiteFile,
+    /// The release [default: the one before that is known to have served; see: gaiola releases].
+    pub(crate) release: Option<u64>,
 }
 
 /// Arguments of `restart`.

@@ -3,6 +3,7 @@
 use crate::args::Global;
 use crate::connect::{SiteClient, UNREADABLE};
 use crate::deploy::{Busy, Local};
+use crate::operator;
 use crate::output::Exit;
 use crate::pending;
 use anyhow::{Context as _, bail};
@@ -117,7 +118,11 @@ pub(crate) async fn follow(
     started: Instant,
 ) -> anyhow::Result<Outcome> {
     let timeout_ms = u64::try_from(global.timeout.as_millis()).unwrap_or(u64::MAX);
-    let asked = serde_json::to_vec(&ChangeRequest { change, timeout_ms })?;
+    let asked = serde_json::to_vec(&ChangeRequest {
+        change,
+        timeout_ms,
+        by: operator::name(),
+    })?;
     let limit = global.timeout + Duration::from_secs(60);
     let mut stream = client
         .stream(&Request::post("/change", asked), Duration::from_secs(30))

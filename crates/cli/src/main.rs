@@ -32,6 +32,7 @@ mod pending;
 mod processes;
 mod purge;
 mod relay;
+mod releases;
 mod replace;
 mod roll;
 mod runtime;
@@ -94,6 +95,9 @@ fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Drain(drain) => operate::drain(&global, &drain),
         Command::Undrain(drain) => operate::undrain(&global, &drain),
         Command::Restart(restart) => operate::restart(&global, restart),
+        Command::Deploy(of) => releases::deploy(&global, &of),
+        Command::Rollback(rollback) => releases::roll_back(&global, &rollback),
+        Command::Releases(of) => releases::list(&global, &of),
         Command::Maintenance(command) => maintenance::maintenance(&global, &command),
         Command::Secret(command) => secret::secret(&global, &command),
         Command::Power(power) => operate::power(&global, &power),

@@ -6,6 +6,7 @@ use crate::connect::{SiteClient, place};
 use crate::deploy::Local;
 use crate::file::read;
 use crate::machines::resolved;
+use crate::operator;
 use crate::output::{self, Exit};
 use crate::secret;
 use anyhow::bail;
@@ -119,6 +120,7 @@ pub(crate) fn plan(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
 
 fn plan_of(client: &SiteClient, local: &Local) -> anyhow::Result<Planned> {
     let asked = ChangeRequest {
+        by: operator::name(),
         change: local.planned(),
         timeout_ms: 0,
     };

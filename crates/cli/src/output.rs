@@ -61,3 +61,12 @@ pub(crate) fn is_closed() -> bool {
 pub(crate) fn color(refused: bool) -> bool {
     !refused && std::env::var_os("NO_COLOR").is_none() && io::stdout().is_terminal()
 }
+
+/// A time of RFC 3339 without the fraction of its second; `-`: it is not known.
+pub(crate) fn second_of(at: &str) -> String {
+    match at.split_once('.') {
+        Some((second, _)) => format!("{second}Z"),
+        None if at.is_empty() => "-".into(),
+        None => at.into(),
+    }
+}

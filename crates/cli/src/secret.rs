@@ -7,7 +7,7 @@ use crate::change::change;
 use crate::connect::{Ping, Place, SiteClient, place};
 use crate::file;
 use crate::operator;
-use crate::output::Exit;
+use crate::output::{Exit, second_of};
 use crate::pending::{self, Pending, known};
 use anyhow::{Context as _, anyhow, bail};
 use gaiola_agent::engine::Secret;
@@ -103,14 +103,12 @@ fn list(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
 
 fn in_words(info: &SecretInfo) -> String {
     let SecretInfo { name, set, by, .. } = info;
-    let second = set
-        .split_once('.')
-        .map_or(set.as_str(), |(second, _)| second);
+    let second = second_of(set);
     let used = match info.used_by.as_slice() {
         [] => "used by nothing".to_string(),
         names => format!("used by {}", names.join(", ")),
     };
-    format!("{:<24} set {second}Z by {by}, {used}", name.as_str())
+    format!("{:<24} set {second} by {by}, {used}", name.as_str())
 }
 
 /// The site, if it is up and may have secrets: one whose first `up` failed before it had servers keeps none.

@@ -16,7 +16,7 @@ pub use digest::{Digest, NoDigest};
 use gaiola_agent::engine::Secret;
 use gaiola_core::drill::Target;
 use gaiola_model::inventory::Host;
-use gaiola_model::placement::Aside;
+use gaiola_model::placement::{Aside, DeployEnd, ReleaseNumber};
 use gaiola_model::proxy::InlinePage;
 use gaiola_model::secret::SecretName;
 use gaiola_model::status::Status;
@@ -75,6 +75,13 @@ pub enum Change {
     SetAside(Aside),
     /// Return the servers of the machine that is set aside to traffic.
     TakeBack,
+    /// Go back to this release, or to the one before that is known to have served.
+    Rollback {
+        /// The release.
+        to: Option<ReleaseNumber>,
+        /// Whether irreversible changes are allowed.
+        yes: bool,
+    },
     /// Have balancers refuse clients, or end that with `None`. Other changes may be in progress.
     Maintenance(Option<NewMaintenance>),
 }
@@ -93,6 +100,7 @@ impl Change {
             Self::Restart(_) => "restart",
             Self::SetAside(_) => "set aside",
             Self::TakeBack => "take back",
+            Self::Rollback { .. } => "rollback",
             Self::Maintenance(_) => "maintenance",
         }
     }
@@ -168,6 +176,32 @@ pub struct ChangeRequest {
     pub change: Change,
     /// How long the response may take until the desired state is observed.
     pub timeout_ms: u64,
+    /// Who asks for it: `root@laptop`.
+    #[serde(default)]
+    pub by: String,
+}
+
+/// One of the last releases.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownRelease {
+    /// Its number.
+    pub release: ReleaseNumber,
+    /// SHA-256 of its contents.
+    pub digest: String,
+    /// When it was put out, in RFC 3339; empty: that is not known.
+    pub at: String,
+    /// Who did it; empty: that is not known.
+    pub by: String,
+    /// The release that it left, if it went back to an earlier one.
+    pub back_from: Option<ReleaseNumber>,
+    /// Whether it is what the site should have.
+    pub is_desired: bool,
+    /// Whether instances run it as it came up.
+    pub serves: bool,
+    /// How it ended, in figures.
+    pub end: Option<DeployEnd>,
+    /// How it stands, in words.
+    pub state: String,
 }
 
 /// One line of the response to a change.

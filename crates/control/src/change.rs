@@ -1,6 +1,7 @@
 //! Changes: writes the desired state to the store, and follows it until it is observed.
 
 mod aside;
+mod deploys;
 mod first;
 mod follow;
 mod maintenance;
@@ -9,6 +10,7 @@ mod release;
 mod replace;
 mod secrets;
 
+pub use deploys::known as releases;
 pub use plan::plan;
 pub use release::has_release;
 pub(crate) use release::prune_releases;
@@ -49,11 +51,19 @@ pub async fn carry_out(site: &Rc<Site>, asked: ChangeRequest, steps: &mut Steps)
         );
     }
     let deadline = Instant::now() + Duration::from_millis(asked.timeout_ms);
-    match begin(site, asked.change, deadline, steps).await {
-        Ok((since, _)) if is_maintenance => maintenance::follow(site, since, deadline).await,
-        Ok((since, deploys)) => follow(site, since, deploys, deadline, steps).await,
-        Err(outcome) => outcome,
+    let began = Instant::now();
+    let (since, deploys, deployed) = match begin(site, asked, deadline, steps).await {
+        Ok((since, ..)) if is_maintenance => {
+            return maintenance::follow(site, since, deadline).await;
+        }
+        Ok(begun) => begun,
+        Err(outcome) => return outcome,
+    };
+    let mut followed = follow(site, since, deploys, deadline, steps).await;
+    if let Some(generation) = deployed {
+        deploys::ended(site, generation, began.elapsed(), &mut followed).await;
     }
+    followed.outcome
 }
 
 /// As `gaiola replace`, without an operator. It writes what is desired then and does not follow it, so that operators can change the site
@@ -75,7 +85,9 @@ pub(crate) async fn replace_unattended(
         site,
         deadline: Instant::now() + STORE_LIMIT,
         steps: &mut Steps::new(sender),
+        by: String::new(),
         deploys: false,
+        deployed: None,
     };
     let (_, at, _) = work.desired().await?;
     if at != decided_on {
@@ -102,24 +114,31 @@ struct Work<'a> {
     site: &'a Rc<Site>,
     deadline: Instant,
     steps: &'a mut Steps,
+    /// Who asked for it.
+    by: String,
     /// Whether instances are given something new that they may not come up with.
     deploys: bool,
+    /// The generation of a change that puts out another release.
+    deployed: Option<u64>,
 }
 
-/// Writes the desired state, and returns the revision of that write, and whether a release or what it runs with is new.
+/// Writes the desired state, and returns the revision of that write, whether a release or what it runs with is new, and the generation if it puts
+/// out another release.
 async fn begin(
     site: &Rc<Site>,
-    change: Change,
+    asked: ChangeRequest,
     deadline: Instant,
     steps: &mut Steps,
-) -> Result<(Revision, bool), Outcome> {
+) -> Result<(Revision, bool, Option<u64>), Outcome> {
     let mut work = Work {
         site,
         deadline,
         steps,
-        deploys: matches!(change, Change::Apply { .. }),
+        by: asked.by,
+        deploys: matches!(asked.change, Change::Apply { .. } | Change::Rollback { .. }),
+        deployed: None,
     };
-    let written = match change {
+    let written = match asked.change {
         Change::Apply {
             config,
             release,
@@ -147,8 +166,9 @@ async fn begin(
         Change::SetAside(aside) => work.set_aside(aside).await,
         Change::TakeBack => work.take_back().await,
         Change::Maintenance(set) => work.set_maintenance(set).await,
+        Change::Rollback { to, yes } => work.roll_back(to, yes).await,
     };
-    Ok((written?, work.deploys))
+    Ok((written?, work.deploys, work.deployed))
 }
 
 impl Work<'_> {
@@ -162,7 +182,8 @@ impl Work<'_> {
         site.provider.retry();
         has_certificates(site, &local.config)?;
         if is_new(site, self.deadline).await? {
-            return found(site, local, self.deadline, self.steps).await;
+            self.deployed = Some(1);
+            return found(site, local, self.by.clone(), self.deadline, self.steps).await;
         }
         let Local {
             config,
@@ -181,12 +202,13 @@ impl Work<'_> {
         refuse_lost(&wanted)?;
         let inventory = inventory(site, &wanted, &held)?;
         let last = Some(held.release.clone());
-        let release = make_release(site, &config, contents, last, self.steps).await?;
+        let highest = deploys::highest(&held);
+        let release = make_release(site, &config, contents, (last, highest), self.steps).await?;
         // They may have been removed while the release was being numbered.
         has_certificates(site, &config)?;
         let order = site.order.borrow().clone();
         let failed = order.is_some_and(|order| order.placement.failed.is_some());
-        let new = Desired {
+        let mut new = Desired {
             applied: config,
             inventory,
             config: wanted,
@@ -207,6 +229,9 @@ impl Work<'_> {
             release: &new.release,
         };
         spread(site, parcel, self.steps).await;
+        if new.release != held.release {
+            self.deployed = Some(deploys::remember(&mut new, &held, &self.by));
+        }
         store_desired(site, &store, at, new).await
     }
 
@@ -410,12 +435,13 @@ async fn store_desired(
             let why = format!("cannot write the desired state: {why}");
             return Err(refused(Exit::Failed, why));
         }
-        // Maintenance alone leaves the generation as it is: it is kept, and nothing else came in between.
+        // Maintenance and the ends of releases alone leave the generation as it is: they are kept, and nothing else came in between.
         let stored = store.get_json::<Desired>(&key).await.ok().flatten();
         match stored.filter(|stored| stored.value.generation + 1 == new.generation) {
             Some(stored) if stored.modified > at => {
                 at = stored.modified;
                 new.maintenance = stored.value.maintenance;
+                deploys::keep_ends(&mut new.deploys, stored.value.deploys);
             }
             _ => {
                 return Err(refused(

@@ -338,7 +338,8 @@ pub fn scan_release(releases: &Path, number: ReleaseNumber) -> Result<Scan, Rele
     scan(source, releases, &mut |_| {})
 }
 
-/// The release with these contents: `last` if it has them, otherwise the upload, with the next number.
+/// The release with these contents: `last` if it has them, otherwise the upload, with the next number: above `highest`, which a release of the
+/// site had that this machine perhaps never had.
 ///
 /// # Errors
 /// If the site does not have them.
@@ -346,6 +347,7 @@ pub fn number(
     releases: &Path,
     digest: &Digest,
     last: Option<&Release>,
+    highest: ReleaseNumber,
 ) -> Result<Made, ReleaseError> {
     copy::make_room(releases)?;
     let _lock = lock(releases)?;
@@ -355,7 +357,7 @@ pub fn number(
     }
     let number = match last {
         Some(last) if last.digest == digest.as_str() => last.number,
-        _ => next_number(releases, last)?,
+        _ => next_number(releases, highest)?,
     };
     if !copy::number(releases, digest, number)? {
         return Err(ReleaseError::Absent(digest.clone()));
@@ -386,8 +388,8 @@ pub fn left_out_in_words(private: &[PathBuf]) -> Option<String> {
 ///
 /// # Errors
 /// If the releases cannot be listed.
-pub fn next(releases: &Path, last: &Release) -> Result<ReleaseNumber, ReleaseError> {
-    next_number(releases, Some(last))
+pub fn next(releases: &Path, highest: ReleaseNumber) -> Result<ReleaseNumber, ReleaseError> {
+    next_number(releases, highest)
 }
 
 /// Removes all releases but the newest [`KEPT`] and those in `keep`; returns which were removed.
@@ -417,10 +419,9 @@ fn unchanged(releases: &Path, last: &Release, digest: &Digest) -> Option<Made> {
 }
 
 /// One above all numbers seen so far.
-fn next_number(releases: &Path, last: Option<&Release>) -> Result<ReleaseNumber, ReleaseError> {
+fn next_number(releases: &Path, highest: ReleaseNumber) -> Result<ReleaseNumber, ReleaseError> {
     let there = numbers(releases)?.pop().unwrap_or_default();
-    let last = last.map_or(ReleaseNumber(0), |last| last.number);
-    Ok(ReleaseNumber(there.max(last).0.saturating_add(1)))
+    Ok(ReleaseNumber(there.max(highest).0.saturating_add(1)))
 }
 
 /// The existing releases, in order.

@@ -105,6 +105,7 @@ async fn respond(site: Rc<Site>, request: Request<Incoming>) -> Response {
         (Method::GET, "/events") => stream_events(&site, request.uri().query().unwrap_or_default()),
         (Method::GET, "/machines") => json(&machines(&site)),
         (Method::GET, "/secrets") => json(&secrets(&site)),
+        (Method::GET, "/releases") => json(&change::releases(&site)),
         (Method::GET, "/down") => json(&site.provider.not_stopped()),
         (Method::POST, "/down") => {
             site.provider.end();

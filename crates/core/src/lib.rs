@@ -9,6 +9,7 @@ pub mod conduct;
 pub mod cookie;
 pub mod cron;
 pub mod database;
+pub mod deploys;
 pub mod doctor;
 pub mod drill;
 pub mod encoding;

@@ -4,8 +4,10 @@
 //! its own server match. Each agent reports what it sees as [`Observed`].
 
 mod cron;
+mod deploy;
 
 pub use cron::{CronEnd, CronOutcome, CronRun, ObservedCron, PlacedCron};
+pub use deploy::{Deploy, DeployEnd};
 
 use crate::config::{Config, Variables};
 use crate::id::{CronName, InstanceName, ServerName, Tier, WorkerName};
@@ -81,6 +83,9 @@ pub struct Desired {
     /// What the provider had for this configuration. Empty in documents of Gaiola 0.1.
     #[serde(default)]
     pub inventory: Inventory,
+    /// The last releases, the newest last. Their ends are written later, and alone leave `generation` as it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deploys: Vec<Deploy>,
 }
 
 impl Desired {
@@ -98,6 +103,7 @@ impl Desired {
             secrets: BTreeMap::new(),
             maintenance: None,
             inventory,
+            deploys: Vec::new(),
         }
     }
 

@@ -9,8 +9,9 @@ use crate::site::Site;
 use gaiola_agent::state::Order;
 use gaiola_core::rollout;
 use gaiola_model::inventory::Host;
-use gaiola_model::placement::{Desired, Revision};
+use gaiola_model::placement::{Desired, ReleaseNumber, Revision};
 use gaiola_model::{Exit, Placement, SiteName};
+use gaiola_store::events;
 use gaiola_store::view::Keys;
 use gaiola_store::{Expected, Store, StoreError, Txn};
 use gaiola_wire::hex;
@@ -85,6 +86,7 @@ fn unsure(silent: &[Host]) -> String {
 pub(super) async fn found(
     site: &Rc<Site>,
     local: Local<'_>,
+    by: String,
     deadline: Instant,
     steps: &mut Steps,
 ) -> Result<Revision, Outcome> {
@@ -112,17 +114,18 @@ pub(super) async fn found(
     }
     let secrets = secrets::with(site, &BTreeMap::new(), local.secrets).await?;
     secrets::refuse_missing(&config, &secrets)?;
-    let release = make_release(site, &config, contents, None, steps).await?;
+    let release = make_release(site, &config, contents, (None, ReleaseNumber(0)), steps).await?;
     let parcel = Parcel {
         config: &config,
         inventory: &inventory,
         release: &release,
     };
     spread(site, parcel, steps).await;
-    let desired = Desired {
+    let mut desired = Desired {
         secrets,
         ..Desired::first(config, release, inventory)
     };
+    gaiola_core::deploys::remember(&mut desired, None, events::now(), by);
     let incarnation = match earlier {
         Some(earlier) => earlier.incarnation,
         None => random_token().map_err(|error| refused(Exit::Failed, error.to_string()))?,

@@ -23,8 +23,39 @@ const POLL: Duration = Duration::from_millis(200);
 /// Keep-alive interval: a failed write shows that the client has disconnected.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
+/// The end of a change, and the requests of clients meanwhile.
+pub(super) struct Followed {
+    pub(super) outcome: Outcome,
+    pub(super) requests: u64,
+    pub(super) failed: u64,
+}
+
 /// Follows a change to its end; for `deploys` see [`Follow::new`].
 pub(super) async fn follow(
+    site: &Rc<Site>,
+    since: Revision,
+    deploys: bool,
+    deadline: Instant,
+    steps: &mut Steps,
+) -> Followed {
+    site.watch();
+    // What is known may be seconds old: earlier requests are not counted as this change's.
+    poll::ask_all(site, &Client::new(None)).await;
+    let before = site.traffic.totals();
+    let outcome = to_its_end(site, since, deploys, deadline, steps).await;
+    let (requests, failed) = requests_since(site, before).await;
+    let mut followed = Followed {
+        outcome,
+        requests,
+        failed,
+    };
+    if followed.outcome.exit == Exit::Ok && requests > 0 {
+        followed.outcome.message = format!("requests {requests}, failed {failed}");
+    }
+    followed
+}
+
+async fn to_its_end(
     site: &Rc<Site>,
     since: Revision,
     deploys: bool,
@@ -36,10 +67,6 @@ pub(super) async fn follow(
     let mut reported: BTreeMap<ServerName, String> = BTreeMap::new();
     let mut next_sign = Instant::now() + KEEP_ALIVE;
     let mut views = site.view.subscribe();
-    site.watch();
-    // What is known may be seconds old: earlier requests are not counted as this change's.
-    poll::ask_all(site, &Client::new(None)).await;
-    let before = site.traffic.totals();
     loop {
         let view = views.borrow_and_update().clone();
         let is_seen = view.desired.as_ref().is_some_and(|(at, _)| *at >= since);
@@ -66,8 +93,7 @@ pub(super) async fn follow(
             Next::Failed(why) => return outcome(site, Exit::Failed, why),
             Next::Done => {
                 prune_releases(site);
-                let message = requests_since(site, before).await;
-                return outcome(site, Exit::Ok, message);
+                return outcome(site, Exit::Ok, String::new());
             }
             Next::Late(mut missing) => {
                 missing.extend(power_trouble(site));
@@ -85,14 +111,11 @@ pub(super) async fn follow(
     }
 }
 
-/// The number of client requests during the change, and of failed ones; empty if there were none.
-pub(super) async fn requests_since(site: &Site, before: Totals) -> String {
+/// The number of client requests during the change, and of failed ones.
+async fn requests_since(site: &Site, before: Totals) -> (u64, u64) {
     poll::ask_all(site, &Client::new(None)).await;
     let now = site.traffic.totals();
-    match (now.requests - before.requests, now.failed - before.failed) {
-        (0, _) => String::new(),
-        (requests, failed) => format!("requests {requests}, failed {failed}"),
-    }
+    (now.requests - before.requests, now.failed - before.failed)
 }
 
 /// Waiting does not help if a server is off: the site is degraded, not late.

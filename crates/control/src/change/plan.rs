@@ -5,7 +5,7 @@ use crate::release;
 use crate::site::Site;
 use gaiola_core::merge;
 use gaiola_model::Config;
-use gaiola_model::placement::{Desired, Placement, Release};
+use gaiola_model::placement::{Desired, Placement};
 
 /// What a change would do.
 pub async fn plan(site: &Site, change: &Change) -> Planned {
@@ -21,7 +21,7 @@ pub async fn plan(site: &Site, change: &Change) -> Planned {
     };
     let placement = view.placement.as_ref().map(|(_, placement)| &**placement);
     let wanted = merge::merge(&held.applied, &held.config, config, placement);
-    let new = match planned_release(site, release, &held.release).await {
+    let new = match planned_release(site, release, held).await {
         Ok(new) => new,
         Err(refusal) => {
             return Planned {
@@ -76,15 +76,15 @@ enum PlanError {
 async fn planned_release(
     site: &Site,
     contents: &Digest,
-    last: &Release,
+    held: &Desired,
 ) -> Result<Option<merge::Change>, PlanError> {
-    if contents.as_str() == last.digest {
+    if contents.as_str() == held.release.digest {
         return Ok(None);
     }
-    let (releases, last) = (site.state.releases(), last.clone());
+    let (from, highest) = (held.release.number, super::deploys::highest(held));
+    let releases = site.state.releases();
     let numbering = tokio::task::spawn_blocking(move || {
-        let to = release::next(&releases, &last)?;
-        let from = last.number;
+        let to = release::next(&releases, highest)?;
         Ok::<_, release::ReleaseError>(Some(merge::Change::Release { from, to }))
     });
     Ok(numbering.await??)
@@ -121,6 +121,7 @@ mod tests {
     use gaiola_core::rollout;
     use gaiola_model::Inventory;
     use gaiola_model::config::{App, Database};
+    use gaiola_model::placement::Release;
     use gaiola_model::placement::{Failure, ReleaseNumber};
 
     const RUNS: &str = "app: the release command runs first, once, on one application server";

@@ -9,7 +9,7 @@ use crate::release;
 use crate::site::Site;
 use gaiola_model::placement::{Release, ReleaseNumber};
 use gaiola_model::{Config, Exit};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -39,18 +39,19 @@ pub fn has_release(site: &Site, contents: &Digest) -> bool {
     release::has(&site.state.releases(), contents, last)
 }
 
-/// The release with these contents, which the site has: the last one, or a new one.
+/// The release with these contents, which the site has: the last one, or a new one above `highest`.
 pub(super) async fn make_release(
     site: &Site,
     config: &Config,
     contents: &Digest,
-    last: Option<Release>,
+    (last, highest): (Option<Release>, ReleaseNumber),
     steps: &mut Steps,
 ) -> Result<Release, Outcome> {
     let (contents, releases) = (contents.clone(), site.state.releases());
     let held = site.pruning.lock().await;
-    let numbering =
-        tokio::task::spawn_blocking(move || release::number(&releases, &contents, last.as_ref()));
+    let numbering = tokio::task::spawn_blocking(move || {
+        release::number(&releases, &contents, last.as_ref(), highest)
+    });
     let made = numbering.await.map_err(|error| {
         refused(
             Exit::Failed,
@@ -59,16 +60,24 @@ pub(super) async fn make_release(
     })?;
     drop(held);
     let made = made.map_err(|error| refused(Exit::Failed, gaiola_os::chain(&error)))?;
-    let commands = [Some(&config.app.run), config.app.release.as_ref()];
-    let mut commands = commands.into_iter().flatten();
-    if let Some(why) = commands.find_map(|command| release::missing_program(&made.path, command)) {
-        let why = format!("a command in the file cannot be run: {why}");
-        return Err(refused(Exit::Failed, why));
-    }
+    has_programs(&made.path, config)?;
     if made.new {
         step(steps, format!("release {} is made", made.release.number)).await;
     }
     Ok(made.release)
+}
+
+/// Refuses commands whose programs are not in this release.
+pub(super) fn has_programs(release: &Path, config: &Config) -> Result<(), Outcome> {
+    let commands = [Some(&config.app.run), config.app.release.as_ref()];
+    let mut commands = commands.into_iter().flatten();
+    match commands.find_map(|command| release::missing_program(release, command)) {
+        None => Ok(()),
+        Some(why) => {
+            let why = format!("a command in the file cannot be run: {why}");
+            Err(refused(Exit::Failed, why))
+        }
+    }
 }
 
 /// Sends a release to where it is needed, before it is desired. Machines that cannot be reached fetch it later.

@@ -98,7 +98,7 @@ fn send(scan: &Scan, releases: &Path, last: Option<&Release>) -> Result<Made, Re
         let archive = packed(scan);
         receive(&archive[..], releases, &scan.digest)?.hold()?;
     }
-    number(releases, &scan.digest, last)
+    number(releases, &scan.digest, last, highest(last))
 }
 
 impl Drop for Directory {
@@ -475,4 +475,8 @@ fn a_look_tells_what_up_would_say_and_writes_nothing() {
     symlink("/bin/sh", dir.site().join("venv/bin/sh")).unwrap();
     let why = dir.try_scan().unwrap_err().to_string();
     assert!(why.contains("put there what it leads to"), "{why}");
+}
+
+fn highest(last: Option<&Release>) -> ReleaseNumber {
+    last.map_or(ReleaseNumber(0), |last| last.number)
 }

@@ -21,12 +21,14 @@ fn an_unchanged_release_is_not_sent() {
     assert!(has(&dir.releases(), &scan.digest, Some(&made.release)));
     let last = Some(&made.release);
     assert_eq!(
-        number(&dir.releases(), &scan.digest, last).unwrap().release,
+        number(&dir.releases(), &scan.digest, last, highest(last))
+            .unwrap()
+            .release,
         made.release
     );
     // Without the last one nobody knows what a number stands for.
     assert!(!has(&dir.releases(), &scan.digest, None));
-    let absent = number(&dir.releases(), &scan.digest, None).unwrap_err();
+    let absent = number(&dir.releases(), &scan.digest, None, highest(None)).unwrap_err();
     assert!(matches!(absent, ReleaseError::Absent(_)), "{absent}");
 }
 
@@ -81,7 +83,7 @@ fn what_is_sent_waits_until_it_is_numbered_or_something_else_is_sent() {
     dir.write("public/index.html", "hullo");
     let second = receive_now();
     assert!(!has(&dir.releases(), &first, None));
-    let made = number(&dir.releases(), &second, None).unwrap();
+    let made = number(&dir.releases(), &second, None, highest(None)).unwrap();
     assert_eq!((made.release.number, made.new), (ReleaseNumber(1), true));
     let page = fs::read_to_string(made.path.join("public/index.html"));
     assert_eq!(page.unwrap(), "hullo");
