@@ -66,7 +66,7 @@ impl dyn Stage + '_ {
 type Scenario = fn(&dyn Stage);
 
 /// All of them, in the order in which they are played.
-const ALL: [(&str, Scenario); 14] = [
+const ALL: [(&str, Scenario); 15] = [
     ("a second up changes nothing", changes_nothing),
     ("a tier is scaled", scales),
     ("servers are drained", drains),
@@ -81,6 +81,7 @@ const ALL: [(&str, Scenario); 14] = [
     ("workers run beside the instances", works),
     ("a cron runs once for the whole site", keeps_time),
     ("a release that cannot start is given up", gives_up),
+    ("a release that makes it worse is given up", stops_itself),
     ("commands reach the servers", reaches),
     ("what cannot be done is said", refuses),
     ("a command rolls over the servers", rolls),
@@ -416,6 +417,26 @@ fn gives_up(stage: &dyn Stage) {
     let seen = stage.under_load(&mut || _ = stage.up().expect(1, &["bin/missing"]));
     seen.assert_nothing_failed();
     stage.edit("run = \"bin/missing\"", "run = \"bin/guestbook\"");
+    stage.up().expect(0, &[]);
+    stage.is_whole();
+}
+
+/// Its instances are ready, and fail whatever needs the database.
+fn stops_itself(stage: &dyn Stage) {
+    let (good, bad) = (
+        "run = \"bin/guestbook\"",
+        "run = \"DATABASE_URL=postgres://nobody@127.0.0.1:1/none bin/guestbook\"",
+    );
+    stage.edit(good, bad);
+    let both = ["given up", " failed ", "in the same time"];
+    let seen = stage.under_load(&mut || _ = stage.up().expect(1, &both));
+    seen.assert_nothing_lost();
+    let failed = seen.failed_at.len() as u64;
+    println!("  failed {failed} of {}", seen.sent);
+    assert!(failed > 0 && failed * 20 <= seen.sent, "{seen:#?}");
+    let status = stage.gaiola(&["status"]).stdout;
+    assert!(status.contains("in the same time"), "{status}");
+    stage.edit(bad, good);
     stage.up().expect(0, &[]);
     stage.is_whole();
 }

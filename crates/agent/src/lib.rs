@@ -388,6 +388,7 @@ impl Agent {
         let tickets = tickets.filter(|_| speaks_tls).map(|(_, shared)| shared);
         proxy::ProxySettings {
             schema: order.placement.schema,
+            compares: order.placement.is_mixed(),
             config,
             files,
             tickets: tickets.map_or_else(Vec::new, |shared| shared.keys.clone()),

@@ -1,6 +1,7 @@
 //! The agent's control connection to its server's proxy: sends configurations, polls reports.
 
 use gaiola_core::topology;
+use gaiola_model::InstanceName;
 use gaiola_model::placement::{ObservedProxy, ProxyFiles};
 use gaiola_model::proxy::{
     Admission, ControlReply, ControlRequest, ProxyConfig, ProxyReport, TicketKey,
@@ -108,6 +109,8 @@ pub(super) struct ProxySettings {
     pub config: Option<ProxyConfig>,
     /// The site's files that the configuration names.
     pub files: ProxyFiles,
+    /// Whether it is asked what became of the requests to each instance.
+    pub compares: bool,
     /// Keys for session tickets; empty: the proxy uses keys of its own.
     pub tickets: Vec<TicketKey>,
 }
@@ -268,7 +271,7 @@ async fn update(
     let rejected = sent.config.as_ref().and_then(|(_, why)| why.clone());
     match line.ask(&ControlRequest::Report, ANSWER_LIMIT).await? {
         ControlReply::Report(report) => Ok(ProxyState {
-            proxy: Some(observed(&report)),
+            proxy: Some(observed(&report, wanted.compares)),
             reaches_primary: report
                 .servers
                 .iter()
@@ -280,7 +283,12 @@ async fn update(
     }
 }
 
-fn observed(report: &ProxyReport) -> ObservedProxy {
+fn observed(report: &ProxyReport, compares: bool) -> ObservedProxy {
+    let results = report.servers.iter().filter(|_| compares);
+    let results = results.filter_map(|server| {
+        let instance: InstanceName = server.server.parse().ok()?;
+        (server.results.requests() > 0).then_some((instance, server.results))
+    });
     let mut in_flight = BTreeMap::new();
     let (mut up, mut busy) = (BTreeSet::new(), BTreeSet::new());
     for server in &report.servers {
@@ -299,6 +307,7 @@ fn observed(report: &ProxyReport) -> ObservedProxy {
         in_flight,
         up,
         busy,
+        results: results.collect(),
         ..ObservedProxy::default()
     }
 }
@@ -369,6 +378,7 @@ mod tests {
         let listener = UnixListener::bind(socket(folder.path())).unwrap();
         let settings = |revision, releases: &[u64]| ProxySettings {
             schema: SCHEMA,
+            compares: false,
             config: Some(ProxyConfig {
                 revision: Revision(revision),
                 server: format!("{releases:?}"),

@@ -182,6 +182,7 @@ fn app(base: &App, mine: &App, theirs: &App) -> App {
         grace: pick(&base.grace, &mine.grace, &theirs.grace),
         env: pick(&base.env, &mine.env, &theirs.env),
         limits: pick(&base.limits, &mine.limits, &theirs.limits),
+        deploy: pick(&base.deploy, &mine.deploy, &theirs.deploy),
     }
 }
 

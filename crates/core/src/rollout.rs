@@ -11,6 +11,7 @@
 //! - Two database servers are never drained at the same time, and the last one is never removed.
 
 mod auto_replace;
+mod compare;
 mod crons;
 mod doors;
 mod drain;

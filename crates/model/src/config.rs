@@ -307,6 +307,47 @@ pub struct App {
     /// What an instance may use, and a command of `gaiola run`. Default: as much as there is.
     #[serde(default, skip_serializing_if = "Limits::is_none")]
     pub limits: Limits,
+    /// `[deploy]`: when a release is given up although its instances are ready.
+    #[serde(default, skip_serializing_if = "DeployRules::is_default")]
+    pub deploy: DeployRules,
+}
+
+/// `[deploy]`: while new instances run beside old ones, what makes the new ones worse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeployRules {
+    /// Whether they are compared. Default: yes.
+    pub compare: bool,
+    /// How many more of a hundred requests may fail than with the old ones. Default 5.
+    pub errors: u8,
+    /// How many times as long responses may take to begin, in thousandths, if they take [`Self::SLOWER_BY`] longer at least. Default 3.
+    pub slower: u32,
+    /// So many requests to new instances show how they do; fewer, that they are worse if it is no accident. Default 50.
+    pub requests: u32,
+    /// How long the first new instance is waited for, if requests come at all, until it has had so many. Default 10 s.
+    pub watch: Duration,
+}
+
+impl DeployRules {
+    /// What is slower by less is not counted as slower.
+    pub const SLOWER_BY: Duration = Duration::from_millis(250);
+
+    /// Whether all is as without the section.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Default for DeployRules {
+    fn default() -> Self {
+        Self {
+            compare: true,
+            errors: 5,
+            slower: 3000,
+            requests: 50,
+            watch: Duration::from_secs(10),
+        }
+    }
 }
 
 /// `memory`, `cpu` and `tasks` of `[app]`, `[worker.NAME]` and `[cron.NAME]`: what one process and its descendants may use together. `None`: as much as
@@ -431,6 +472,7 @@ impl App {
             grace: Duration::from_secs(10),
             env: Variables::new(),
             limits: Limits::default(),
+            deploy: DeployRules::default(),
         }
     }
 }

@@ -12,7 +12,7 @@ pub use deploy::{Deploy, DeployEnd};
 use crate::config::{Config, Variables};
 use crate::id::{CronName, InstanceName, ServerName, Tier, WorkerName};
 use crate::inventory::{Host, Inventory, Location, Network};
-use crate::proxy::InlinePage;
+use crate::proxy::{InlinePage, Results};
 use crate::resources::Resources;
 pub use crate::revision::Revision;
 use crate::schema;
@@ -237,6 +237,14 @@ pub struct Placement {
 }
 
 impl Placement {
+    /// Whether instances of two kinds run beside each other: a roll-out is under way.
+    pub fn is_mixed(&self) -> bool {
+        let kind = |placed: &PlacedInstance| (placed.release, placed.run.clone(), placed.env);
+        let mut kinds = self.instances.values().map(kind);
+        let first = kinds.next();
+        kinds.any(|kind| Some(kind) != first)
+    }
+
     /// What it has the servers run, each with the number of its environment: instances, workers, runs of crons, and the `release` command.
     pub fn processes(&self) -> impl Iterator<Item = PlacedProcess> {
         let process = |server, release, env| PlacedProcess {
@@ -621,6 +629,9 @@ pub struct ObservedProxy {
     /// Members it sends to although they are too busy to answer its check, for lack of others.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub busy: BTreeSet<String>,
+    /// While instances of two kinds run beside each other: what became of the requests to each instance.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub results: BTreeMap<InstanceName, Results>,
     /// Files of its revision that it does not serve yet.
     #[serde(default, skip_serializing_if = "LackingFiles::is_none")]
     pub lacks: LackingFiles,

@@ -17,7 +17,7 @@ pub use backend::{
     Algorithm, Backend, Ejection, HashKey, Observe, OnMarkedDown, ServerTimeouts, SlowEjection,
 };
 pub use check::{Check, CheckKind, StatusRange};
-pub use control::{Admission, ControlReply, ControlRequest, ProxyReport, ServerReport};
+pub use control::{Admission, ControlReply, ControlRequest, ProxyReport, Results, ServerReport};
 pub use frontend::{Bind, ClientTimeouts, Frontend, InlinePage, Mode, Refusal, Route, SniRoute};
 pub use rule::{
     Allowance, BasicAuth, Conditions, CookieMatch, Count, Fixed, HeaderEdit, HeaderMatch, Limit,

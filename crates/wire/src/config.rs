@@ -4,6 +4,7 @@
 //! file of them, `workers` the processes beside the instances, `crons` the commands that run at set times.
 
 mod crons;
+mod deploy;
 mod env;
 mod env_file;
 mod limits;

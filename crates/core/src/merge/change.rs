@@ -160,6 +160,8 @@ pub enum Change {
         /// After.
         to: String,
     },
+    /// When a release is given up.
+    DeployRules,
     /// Whether writes stop when no synchronous standby is left.
     Strict(bool),
     /// How drills load the site.
@@ -534,6 +536,9 @@ fn app_changes(old: &App, new: &App, found: &mut Vec<Change>) {
     if old.limits != new.limits {
         let (from, to) = (old.limits.in_words(), new.limits.in_words());
         found.push(Change::Limits { from, to });
+    }
+    if old.deploy != new.deploy {
+        found.push(Change::DeployRules);
     }
 }
 

@@ -143,6 +143,7 @@ fn changes_of_values_tell_their_effect() {
                 tasks: None,
             };
         }),
+        one_change(|new| new.app.deploy.errors = 1),
         one_change(|new| new.database.as_mut().unwrap().strict = true),
         one_change(|new| new.database.as_mut().unwrap().maxconn = Some(4)),
         one_change(|new| new.database.as_mut().unwrap().wait = Duration::from_millis(500)),
@@ -164,6 +165,7 @@ fn changes_of_values_tell_their_effect() {
             "app: maxconn 1000 -> 10: the proxies take it over; no connection is lost",
             "app: grace changes: it holds from the next stop on",
             "app: no limits -> 512 MiB of memory, 1.5 processors for an instance: that holds at once, without a restart",
+            "deploy: changes: the next release is compared with the old one so",
             "database: strict is set: writes stop when no synchronous standby is left",
             "database: maxconn no limit -> 4: the proxies take it over; no connection is lost",
             "database: wait 5000 ms -> 500 ms: the proxies take it over; no connection is lost",

@@ -1,5 +1,6 @@
 //! What the conductor observes, and since when.
 
+use super::compare::Compared;
 use super::view::View;
 use super::{SILENCE, STORE_DOUBT, dated};
 use crate::topology::{self, TrafficTarget};
@@ -44,6 +45,8 @@ pub struct Facts {
     pub closing_since: BTreeMap<SocketAddr, Time>,
     /// Instances that should serve and do not, although their server is up.
     pub unready_since: BTreeMap<InstanceName, Time>,
+    /// What became of requests since new instances run beside old ones.
+    pub(super) compared: Compared,
     /// Servers that carry a member of the store which has begun, but have no member data.
     pub store_lost_since: BTreeMap<ServerName, Time>,
     /// Placed servers that held a lease and lost it.
@@ -88,6 +91,8 @@ impl Facts {
         let acknowledged = acknowledged.map(|target| (target, self.acknowledge(&view, target)));
         let acknowledged = acknowledged.collect();
         let unready = unready.map(|(name, _)| *name).collect();
+        let compared = std::mem::take(&mut self.compared);
+        self.compared = compared.observe(&View::new(&stored, at, self));
         self.acknowledged = acknowledged;
         self.unready_since = since(&self.unready_since, now, unready);
         let has_lost = |server: &&ServerName| {
@@ -190,7 +195,9 @@ impl Facts {
         let settled = self.encryption_since.iter();
         let settled = settled.map(|(_, since)| *since + super::encryption::SETTLE);
         let lost = self.store_lost_since.values().map(|since| *since + SILENCE);
+        let watched = self.compared.watched_until().into_iter().flatten();
         silent
+            .chain(watched)
             .chain(lost)
             .chain(settled)
             .chain(acknowledged)

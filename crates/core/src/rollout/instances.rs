@@ -280,6 +280,9 @@ impl RollOutStep<'_> {
                 return Err((Some(server), format!("{name} {why}")));
             }
         }
+        if !self.is_known_good() {
+            self.compare()?;
+        }
         let under_way = self
             .removal_under_way()
             .or_else(|| self.database_not_calm());
@@ -405,7 +408,7 @@ impl RollOutStep<'_> {
             .expect("not all numbers are taken")
     }
 
-    fn drain_instance(&mut self, name: InstanceName) {
+    pub(super) fn drain_instance(&mut self, name: InstanceName) {
         if let Some(placed) = self.plan.instances.get_mut(&name) {
             placed.phase = Phase::Drain;
             placed.since = Revision(0);

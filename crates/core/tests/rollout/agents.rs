@@ -139,6 +139,7 @@ impl Site {
             in_flight: held
                 .map(|((_, member), count)| (member.clone(), *count))
                 .collect(),
+            results: BTreeMap::new(),
             lacks: self.lacks(server, placement),
         })
     }

@@ -5,6 +5,7 @@ use super::{
 };
 use crate::revision::Revision;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// A command to a proxy through its control socket, from the agent or an operator: one JSON value a line, each answered
 /// by one [`ControlReply`] on a line, in order.
@@ -137,4 +138,61 @@ pub struct ServerReport {
     pub reason: String,
     /// Requests or sessions in flight.
     pub in_flight: u64,
+    /// What became of its requests since the member was configured.
+    #[serde(default)]
+    pub results: Results,
+}
+
+/// What became of the requests that were sent to a member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Results {
+    /// Responses that have begun,
+    pub answers: u64,
+    /// and the sum of the times until they did, in nanoseconds.
+    pub nanos: u64,
+    /// Those among them with a status of 500 or above.
+    pub errors: u64,
+    /// Requests without a valid answer.
+    pub unanswered: u64,
+}
+
+impl Results {
+    /// Requests that have an end.
+    pub const fn requests(&self) -> u64 {
+        self.answers.saturating_add(self.unanswered)
+    }
+
+    /// Those among them that the member failed.
+    pub const fn failed(&self) -> u64 {
+        self.errors.saturating_add(self.unanswered)
+    }
+
+    /// The mean time until a response began; `None`: none has.
+    pub fn mean(&self) -> Option<Duration> {
+        let nanos = self.nanos.checked_div(self.answers)?;
+        Some(Duration::from_nanos(nanos))
+    }
+
+    /// What came since `earlier`, of counts that began anew if they are lower now.
+    pub const fn since(&self, earlier: &Self) -> Self {
+        if self.answers < earlier.answers || self.unanswered < earlier.unanswered {
+            return *self;
+        }
+        Self {
+            answers: self.answers - earlier.answers,
+            nanos: self.nanos.saturating_sub(earlier.nanos),
+            errors: self.errors.saturating_sub(earlier.errors),
+            unanswered: self.unanswered - earlier.unanswered,
+        }
+    }
+
+    /// Both together.
+    pub const fn plus(&self, other: &Self) -> Self {
+        Self {
+            answers: self.answers.saturating_add(other.answers),
+            nanos: self.nanos.saturating_add(other.nanos),
+            errors: self.errors.saturating_add(other.errors),
+            unanswered: self.unanswered.saturating_add(other.unanswered),
+        }
+    }
 }

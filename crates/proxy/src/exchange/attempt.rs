@@ -223,6 +223,7 @@ impl Attempt<'_, '_, '_> {
         let before = left();
         let outcome = self.send_and_receive(&stage, carrier.as_ref()).await;
         self.note(&stage);
+        self.count(&stage, &outcome);
         // What was written waits in the outbox, and may never have left.
         let has_left = before.is_none() || left() != before;
         if let (false, Outcome::Failed(..), Some(carrier)) = (has_left, &outcome, &carrier) {
@@ -301,6 +302,17 @@ impl Attempt<'_, '_, '_> {
             watch.poll(cx, stage)
         })
         .await
+    }
+
+    /// Counts what is the server's fault. A kept connection that it had closed meanwhile is not.
+    fn count(&self, stage: &Stage, outcome: &Outcome) {
+        let server = &self.upstream.server;
+        match outcome {
+            Outcome::Failed(Failure::Closed { stale: true }, ..) => {}
+            Outcome::Failed(..) => server.failed(),
+            _ if stage.status.get() >= 500 => server.erred(),
+            _ => {}
+        }
     }
 
     /// Records what was sent and received.

@@ -1,7 +1,7 @@
 //! A backend's member as all threads see it.
 
 use crate::counters::{Apart, Count};
-use gaiola_model::proxy::{Address, ProxyVersion, Server};
+use gaiola_model::proxy::{Address, ProxyVersion, Results, Server};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -80,6 +80,17 @@ impl Member {
         self.tallies.iter().fold((0, 0), add)
     }
 
+    /// What became of the requests that were sent to it.
+    pub(crate) fn results(&self) -> Results {
+        let tallies = self.tallies.iter();
+        tallies.fold(Results::default(), |sum, tally| Results {
+            answers: sum.answers.wrapping_add(tally.answers.get()),
+            nanos: sum.nanos.wrapping_add(tally.nanos.get()),
+            errors: sum.errors.wrapping_add(tally.errors.get()),
+            unanswered: sum.unanswered.wrapping_add(tally.unanswered.get()),
+        })
+    }
+
     /// How many of its limited slots are taken.
     pub(crate) fn taken(&self) -> u32 {
         self.taken.load(Ordering::SeqCst)
@@ -139,6 +150,10 @@ pub(crate) struct Tally {
     /// Responses that have begun, and the sum of the times until they did.
     answers: Count,
     nanos: Count,
+    /// Those among them with a status of 500 or above,
+    errors: Count,
+    /// and requests that had no valid answer.
+    unanswered: Count,
 }
 
 impl Tally {
@@ -147,6 +162,16 @@ impl Tally {
         self.answers.add(1);
         let nanos = u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
         self.nanos.add(nanos);
+    }
+
+    /// Counts a response with a status of 500 or above.
+    pub(crate) fn erred(&self) {
+        self.errors.add(1);
+    }
+
+    /// Counts a request that had no valid answer.
+    pub(crate) fn failed(&self) {
+        self.unanswered.add(1);
     }
 }
 

@@ -344,6 +344,16 @@ impl Server {
         self.tally().answered(after);
     }
 
+    /// Records a response with a status of 500 or above.
+    pub(crate) fn erred(&self) {
+        self.tally().erred();
+    }
+
+    /// Records a request that had no valid answer.
+    pub(crate) fn failed(&self) {
+        self.tally().failed();
+    }
+
     fn tally(&self) -> &Tally {
         &self.tallies[self.worker]
     }

@@ -15,6 +15,7 @@ impl Supervisor {
             busy: false,
             reason: "no longer configured".into(),
             in_flight: member.in_flight(),
+            results: member.results(),
         });
         let backends = self.backends.borrow();
         let members = backends.iter().flat_map(WatchedBackend::member_states);
@@ -25,6 +26,7 @@ impl Supervisor {
             busy: state.busy,
             reason: state.reason,
             in_flight: watched.member.in_flight(),
+            results: watched.member.results(),
         });
         let mut report = ProxyReport {
             revision: self.revision.get(),

@@ -4,8 +4,8 @@ mod mistakes;
 use super::{ConfigErrors, Surroundings, VipRange, load_in};
 use gaiola_model::config::Variables;
 use gaiola_model::config::{
-    App, Balancer, BalancerTls, Database, Drill, DrillLimits, DrillWrite, HealthCheck, Limits,
-    Machine, Overlap, Web,
+    App, Balancer, BalancerTls, Database, DeployRules, Drill, DrillLimits, DrillWrite, HealthCheck,
+    Limits, Machine, Overlap, Web,
 };
 use gaiola_model::proxy::{Compression, StatusRange};
 use gaiola_model::{Config, Tier};
@@ -621,6 +621,27 @@ fn instances_and_workers_may_be_limited() {
     assert_eq!((mail.limits.cpu, mail.limits.memory), (Some(2000), None));
     let unlimited = load("site = 'a'\n[app]\nrun = 'x'").unwrap().app.limits;
     assert!(unlimited.is_none() && unlimited.in_words() == "no limits");
+}
+
+#[test]
+fn when_a_release_is_given_up_can_be_set() {
+    let rules = |lines: &str| {
+        let text = format!("site = 'a'\n[app]\nrun = 'x'\n[deploy]\n{lines}");
+        load(&text).map(|config| config.app.deploy)
+    };
+    assert_eq!(rules(""), Ok(DeployRules::default()));
+    let set = rules("compare = false\nerrors = 1\nslower = 1.5\nrequests = 200\nwatch = '20s'");
+    let expected = DeployRules {
+        compare: false,
+        errors: 1,
+        slower: 1500,
+        requests: 200,
+        watch: Duration::from_secs(20),
+    };
+    assert_eq!(set, Ok(expected));
+    let wrong = rules("errors = 101\nslower = 1\nwatch = '1h'\nmargin = 3").unwrap_err();
+    let lines = wrong.mistakes().iter().map(|mistake| mistake.line);
+    assert_eq!(lines.collect::<Vec<_>>(), [5, 6, 7, 8]);
 }
 
 #[test]

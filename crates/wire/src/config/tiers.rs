@@ -1,6 +1,7 @@
 //! The meaning of each section: its keys, their defaults and their limits.
 
 use super::crons::{self, CRON};
+use super::deploy;
 use super::machines::{self, MACHINE, Sections};
 use super::workers::{self, WORKER};
 use super::{Surroundings, VipRange, value};
@@ -39,7 +40,7 @@ const KEYS: &[(&str, &[&str])] = &[
         "",
         &[
             "site", "env", "env_file", "balancer", "web", "app", "worker", "cron", "database",
-            "machines", "drill",
+            "machines", "deploy", "drill",
         ],
     ),
     (
@@ -178,6 +179,10 @@ const KEYS: &[(&str, &[&str])] = &[
     ),
     ("database", &["servers", "strict", "maxconn", "wait"]),
     (
+        "deploy",
+        &["compare", "errors", "slower", "requests", "watch"],
+    ),
+    (
         "drill",
         &[
             "rate",
@@ -236,6 +241,7 @@ pub(super) fn config(
         env_file,
         machines: None,
     };
+    config.app.deploy = deploy::of(root, mistakes);
     env::bound(&config.app_env(), root, mistakes);
     let encrypts = machines.as_ref().is_some_and(|machines| machines.encrypt);
     if encrypts && config.app.check.port.is_some() {

@@ -124,6 +124,9 @@ impl fmt::Display for Change {
                 f,
                 "app: {from} -> {to} for an instance: that holds at once, without a restart"
             ),
+            Self::DeployRules => {
+                f.write_str("deploy: changes: the next release is compared with the old one so")
+            }
             Self::Strict(true) => f.write_str(
                 "database: strict is set: writes stop when no synchronous standby is left",
             ),
