@@ -16,7 +16,8 @@ impl Agent {
         let (server, placement) = (self.boot.server, &order.placement);
         members::fate(members::Own {
             named: placement.store.contains(&server),
-            joining: placement.store_joining == Some(server) && !placement.store_begun,
+            joining: placement.store_joining == Some(server)
+                && placement.store_begun != Some(server),
             founding: order.revision == Revision(0),
             confirmed: is_confirmed(order, &self.view.borrow()),
             runs: self.supervisor.condition("etcd") == Some(Condition::Running),

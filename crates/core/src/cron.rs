@@ -14,7 +14,7 @@ const MOST_MISSED: u64 = 1000;
 /// How far two clocks of a site may differ.
 const MOST_AHEAD: Duration = Duration::from_secs(600);
 
-/// An end that is as the one before is told again after this time.
+/// What stays bad is told once in each span of this length.
 const TOLD_AGAIN: Duration = Duration::from_secs(3600);
 
 /// What has come due, in order.
@@ -128,6 +128,8 @@ pub fn due_in(placement: &Placement, now: UnixTime) -> Option<Duration> {
         let schedule = placed.settings.schedule().ok();
         let due = schedule.and_then(|schedule| schedule.next_after(placed.handled.max(now)));
         let over = placed.runs.iter().map(CronRun::over_by);
+        // One that is late is known by its report, or after a day.
+        let over = over.filter(|over| *over > now);
         due.into_iter().chain(over)
     });
     Some(next.min()?.saturating_since(now))
@@ -173,12 +175,12 @@ pub fn end_runs(placed: &mut PlacedCron, fate: impl Fn(&CronRun) -> Fate) -> Vec
 }
 
 /// Remembers what became of a due time, and says whether people are told: of whatever is another outcome than the one before, and of what is not
-/// well again after an hour.
+/// well once in each hour.
 pub fn remember(placed: &mut PlacedCron, end: CronEnd) -> bool {
     let is_new = placed.last.last().is_none_or(|before| {
         let is_well = end.outcome == CronOutcome::Succeeded;
-        let again = !is_well && end.due.saturating_since(before.due) >= TOLD_AGAIN;
-        before.outcome != end.outcome || again
+        let hour = |end: &CronEnd| end.due.0 / TOLD_AGAIN.as_secs();
+        before.outcome != end.outcome || (!is_well && hour(before) != hour(&end))
     });
     placed.last.push(end);
     let surplus = placed.last.len().saturating_sub(REMEMBERED);

@@ -34,9 +34,15 @@ pub fn remember(desired: &mut Desired, replaced: Option<&Desired>, at: String, b
         at: String::new(),
         by: String::new(),
         back_from: None,
-        config: desired.applied.clone(),
+        config: kept(&desired.applied),
         end: None,
     };
+    // The file may have changed since, without another release.
+    if let (Some(last), Some(replaced)) = (desired.deploys.last_mut(), replaced)
+        && last.release == replaced.release
+    {
+        last.config = kept(&replaced.applied);
+    }
     let before = replaced.filter(|replaced| replaced.deploys.is_empty());
     desired.deploys.extend(before.map(of));
     let from = replaced.map(|replaced| replaced.release.number);
@@ -50,6 +56,17 @@ pub fn remember(desired: &mut Desired, replaced: Option<&Desired>, at: String, b
     desired.deploys.push(deploy);
     let surplus = desired.deploys.len().saturating_sub(REMEMBERED);
     desired.deploys.drain(..surplus);
+}
+
+/// What a way back needs of a file; the rest may be large.
+fn kept(file: &Config) -> Config {
+    Config {
+        balancer: None,
+        database: None,
+        drill: None,
+        machines: None,
+        ..file.clone()
+    }
 }
 
 /// Writes down how the one that came with this change ended; whether there is such a one that has not ended.
@@ -110,6 +127,7 @@ pub fn restored(now: &Config, then: &Config) -> Config {
             run: app.run.clone(),
             release: app.release.clone(),
             health: app.health.clone(),
+            check: app.check.clone(),
             env: app.env.clone(),
             ..now.app.clone()
         },
@@ -234,6 +252,14 @@ mod tests {
         assert_eq!(new.deploys[0].config.app.run, "run 1");
         let back = back(&new, Some(ReleaseNumber(1)), None);
         assert_eq!(back.unwrap().release, release(1));
+    }
+
+    #[test]
+    fn what_changed_in_the_file_without_another_release_belongs_to_the_release() {
+        let mut held = site();
+        held.applied.app.run = "run 1 better".into();
+        let new = put_out(&held, 2);
+        assert_eq!(new.deploys[0].config.app.run, "run 1 better");
     }
 
     #[test]

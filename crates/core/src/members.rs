@@ -183,8 +183,8 @@ pub struct Named {
     pub members: Vec<ServerName>,
     /// The one whose member does not vote yet,
     pub joining: Option<ServerName>,
-    /// and whether that member has begun.
-    pub begun: bool,
+    /// and the same server once that member has begun.
+    pub begun: Option<ServerName>,
 }
 
 impl Named {
@@ -209,7 +209,9 @@ pub fn named(members: &[StoreMember], placement: &Placement) -> Option<Named> {
     let named = Named {
         members: servers.into_iter().collect(),
         joining: joining.map(|(_, server)| server),
-        begun: joining.is_some_and(|(learner, _)| learner.is_started),
+        begun: joining
+            .filter(|(learner, _)| learner.is_started)
+            .map(|(_, server)| server),
     };
     let is_new = named.members != placement.store
         || named.joining != placement.store_joining

@@ -126,7 +126,7 @@ pub fn first(desired: &Desired, incarnation: String) -> Placement {
         doors: BTreeMap::new(),
         store: store_members(config),
         store_joining: None,
-        store_begun: false,
+        store_begun: None,
         store_since: Revision(0),
         through_web: config.web.is_some(),
         past_web: config.web.is_none(),

@@ -212,9 +212,9 @@ pub struct Placement {
     /// The server whose store member is a learner: it is catching up, and does not vote yet.
     #[serde(default)]
     pub store_joining: Option<ServerName>,
-    /// The member of [`Self::store_joining`] has begun, and does not begin again without its data: from here on it may come to vote.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub store_begun: bool,
+    /// The server of [`Self::store_joining`] once its member has begun: without its data it does not begin again, for it may come to vote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_begun: Option<ServerName>,
     /// Since when the members are named so. What a server reports of its member before it has carried out this revision may be of an earlier one.
     #[serde(default, skip_serializing_if = "Revision::is_unknown")]
     pub store_since: Revision,

@@ -113,8 +113,16 @@ pub(super) async fn ended(site: &Site, generation: u64, took: Duration, followed
         requests,
         failed,
     } = followed;
+    // The rest of the site may not be whole, and the release serves.
+    let now = site
+        .view
+        .borrow()
+        .desired
+        .as_ref()
+        .map(|(_, desired)| desired.release.number);
+    let came_up = outcome.exit == Exit::Ok || (now.is_some() && serving(site) == now);
     let end = DeployEnd {
-        failure: (outcome.exit != Exit::Ok).then(|| outcome.message.clone()),
+        failure: (!came_up).then(|| outcome.message.clone()),
         took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         requests: *requests,
         failed: *failed,

@@ -119,8 +119,17 @@ type Kept = ((PathBuf, Vec<ReleaseNumber>), (PathBuf, Vec<String>));
 
 /// The releases and the copies of certificates that the placement uses, each with their directory.
 fn in_use(site: &Site) -> Option<Kept> {
-    let (_, placement) = site.view.borrow().placement.clone()?;
-    let keep = placement.releases().into_iter().collect();
+    let view = site.view.borrow().clone();
+    let (_, placement) = view.placement?;
+    let mut keep: Vec<ReleaseNumber> = placement.releases().into_iter().collect();
+    // Those that served are what a site goes back to, however many were given up since.
+    let deploys = view
+        .desired
+        .iter()
+        .flat_map(|(_, desired)| &desired.deploys);
+    let served =
+        deploys.filter(|deploy| deploy.end.as_ref().is_none_or(|end| end.failure.is_none()));
+    keep.extend(served.map(|deploy| deploy.release.number));
     let tls = placement.config.tls();
     let kept = tls.map(|tls| tls.contents.clone()).into_iter().collect();
     let (releases, copies) = (site.state.releases(), site.state.certificates());

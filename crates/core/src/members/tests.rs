@@ -314,17 +314,17 @@ fn a_placement_names_who_is_in_and_who_does_not_vote_yet() {
     };
     assert_eq!(
         named(&learning(false), &placement(&[app1], None)),
-        named_with(Some(db1), false)
+        named_with(Some(db1), None)
     );
     let mut placed = placement(&both, Some(db1));
     assert_eq!(named(&learning(false), &placed), None);
     // Before it may vote, so that it never begins again without its data.
     let begun = named(&learning(true), &placed);
-    assert_eq!(begun, named_with(Some(db1), true));
+    assert_eq!(begun, named_with(Some(db1), Some(db1)));
     begun.unwrap().write(&mut placed);
     assert_eq!(named(&learning(true), &placed), None);
     let voting = voters(&both);
-    assert_eq!(named(&voting, &placed), named_with(None, false));
+    assert_eq!(named(&voting, &placed), named_with(None, None));
     assert_eq!(named(&[], &placement(&both, None)), None);
 }
 

@@ -16,12 +16,16 @@ const LEAST_FAILED: u64 = 5;
 /// A difference of so many standard deviations is no accident.
 const SURE: f64 = 3.0;
 
+/// Times are judged from so many times as many requests on as it takes to go on.
+const SLOW_NEEDS: u64 = 4;
 /// A new instance that failed requests, too few to prove anything, is watched for so many times as long.
 const SUSPECTED: u32 = 3;
 
 /// What became of requests since new instances run beside old ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Compared {
+    /// The change that is carried out.
+    generation: u64,
     /// What each proxy had counted of each instance when it was first seen.
     before: BTreeMap<(ServerName, InstanceName), Results>,
     /// What has come since, of all proxies that report.
@@ -48,21 +52,37 @@ impl Compared {
         if !placement.is_mixed() || placement.failed.is_some() {
             return Self::default();
         }
+        if self.generation != placement.generation {
+            self = Self {
+                generation: placement.generation,
+                ..Self::default()
+            };
+        }
+        let good = placement.good.as_ref();
+        let is_new = |placed: &PlacedInstance| good.is_some_and(|good| !is_like(placed, good));
         self.since.clear();
         for (server, observed) in &view.facts.observed {
             let results = observed.proxy.iter().flat_map(|proxy| &proxy.results);
             for (instance, now) in results {
-                let before = self.before.entry((*server, *instance)).or_insert(*now);
+                // What a server that is away costs is no release's fault.
+                let placed = placement.instances.get(instance);
+                let placed = placed.filter(|_| view.live(instance.server).is_some());
+                let Some(placed) = placed else { continue };
+                let first = self.before.entry((*server, *instance)).or_insert(*now);
+                // Its proxies have counted nothing else of it. An old one may have had its name.
+                let before = if is_new(placed) {
+                    &Results::default()
+                } else {
+                    &*first
+                };
                 let sum = self.since.entry(*instance).or_default();
                 *sum = sum.plus(&now.since(before));
             }
         }
         let now = view.facts.now;
         let rules = placement.config.app.deploy;
-        let good = placement.good.as_ref();
-        let mut new = placement.instances.iter().filter(|(_, placed)| {
-            placed.phase == Phase::Serve && good.is_some_and(|good| !is_like(placed, good))
-        });
+        let new = placement.instances.iter();
+        let mut new = new.filter(|(_, placed)| placed.phase == Phase::Serve && is_new(placed));
         let serves = |name: &InstanceName| view.instance_serves(*name).is_ok();
         if self.watched.is_none() && new.any(|(name, _)| serves(name)) {
             self.watched = Some((now, rules.watch));
@@ -90,11 +110,15 @@ impl RollOutStep<'_> {
         let Some(good) = self.plan.good.clone().filter(|good| !is_judged(good)) else {
             return Ok(());
         };
+        let Some(template) = self.plan_template() else {
+            return Ok(());
+        };
         let compared = &self.view.facts.compared;
-        let sum = |is_new: bool| {
+        // Those of yet another release, which was on its way before, are neither.
+        let sum = |like: &Template| {
             let mut sum = (Results::default(), None);
             for (name, placed) in &self.plan.instances {
-                if is_like(placed, &good) != is_new
+                if is_like(placed, like)
                     && let Some(results) = compared.since.get(name)
                 {
                     sum = (sum.0.plus(results), Some(*name));
@@ -102,14 +126,17 @@ impl RollOutStep<'_> {
             }
             sum
         };
-        let ((old, _), (new, name)) = (sum(false), sum(true));
+        let ((old, _), (new, name)) = (sum(&good), sum(&template));
         let releases = (good.release, self.release_number());
         match verdict(&rules, releases, old, new) {
             Verdict::Fine => Ok(()),
             Verdict::Worse(why) => {
                 if let Some(name) = name {
                     self.fail(name.server, Some(name), why.clone());
-                    self.drain_instance(name);
+                    // It serves: where no other one would, one of the old kind comes first.
+                    if self.has_surplus(name.server) {
+                        self.drain_instance(name);
+                    }
                     self.publish_web_releases();
                 }
                 Err((name.map(|name| name.server), why))
@@ -183,7 +210,9 @@ fn slower(
 ) -> Option<String> {
     let (old_mean, new_mean) = old.mean().zip(new.mean())?;
     let times = f64::from(rules.slower) / 1000.0;
-    let is_slower = old.requests() >= u64::from(rules.requests)
+    // Means, which a few cold or long requests lift: several times as many must have come.
+    let enough = u64::from(rules.requests) * SLOW_NEEDS;
+    let is_slower = old.requests().min(new.requests()) >= enough
         && new_mean > old_mean.mul_f64(times)
         && new_mean > old_mean + DeployRules::SLOWER_BY;
     let millis = |mean: Duration| mean.as_secs_f64() * 1000.0;
@@ -280,8 +309,9 @@ mod tests {
     #[test]
     fn answers_that_take_several_times_as_long_are_worse() {
         let old = results(400, 0, 100);
-        assert_eq!(judged(old, results(100, 0, 300)), Verdict::Fine);
-        let Verdict::Worse(why) = judged(old, results(100, 0, 400)) else {
+        assert_eq!(judged(old, results(200, 0, 300)), Verdict::Fine);
+        assert_eq!(judged(old, results(199, 0, 400)), Verdict::Fine);
+        let Verdict::Worse(why) = judged(old, results(200, 0, 400)) else {
             panic!("it is worse");
         };
         assert_eq!(
@@ -290,7 +320,7 @@ mod tests {
         );
         // Several times very little is little.
         let quick = results(400, 0, 2);
-        assert_eq!(judged(quick, results(100, 0, 200)), Verdict::Fine);
+        assert_eq!(judged(quick, results(200, 0, 200)), Verdict::Fine);
     }
 
     #[test]

@@ -97,7 +97,8 @@ impl Facts {
         self.unready_since = since(&self.unready_since, now, unready);
         let has_lost = |server: &&ServerName| {
             let observed = self.observed.get(server);
-            let may_begin = stored.store_joining == Some(**server) && !stored.store_begun;
+            let begun = stored.store_begun == Some(**server);
+            let may_begin = stored.store_joining == Some(**server) && !begun;
             let has_none = |observed: &Observed| {
                 observed.revision >= stored.store_since && observed.store_data == Some(false)
             };

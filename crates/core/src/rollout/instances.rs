@@ -182,6 +182,12 @@ impl RollOutStep<'_> {
         serving
     }
 
+    /// Whether more instances of a server serve than it should have.
+    pub(super) fn has_surplus(&self, server: ServerName) -> bool {
+        let ServingInstances { new, old } = self.serving(server);
+        new.len() + old.len() > self.wanted_count()
+    }
+
     fn wanted_count(&self) -> usize {
         usize::from(self.desired.config.app.instances)
     }

@@ -366,7 +366,7 @@ mod tests {
         assert_eq!(observe(&placement, 10), (true, BTreeSet::from([app1])));
         placement.store_joining = Some(app1);
         assert_eq!(observe(&placement, 11), (false, BTreeSet::new()));
-        placement.store_begun = true;
+        placement.store_begun = Some(app1);
         assert!(observe(&placement, 12).0);
     }
 }

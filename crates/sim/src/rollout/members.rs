@@ -149,7 +149,7 @@ impl Members {
         let has_log = self.has_log(server);
         let own = Own {
             named: order.store.contains(&server),
-            joining: order.store_joining == Some(server) && !order.store_begun,
+            joining: order.store_joining == Some(server) && order.store_begun != Some(server),
             founding: false,
             confirmed: is_confirmed,
             runs: has_log,
