@@ -59,9 +59,9 @@ pub async fn carry_out(site: &Rc<Site>, asked: ChangeRequest, steps: &mut Steps)
         Ok(begun) => begun,
         Err(outcome) => return outcome,
     };
-    let mut followed = follow(site, since, deploys, deadline, steps).await;
+    let followed = follow(site, since, deploys, deadline, steps).await;
     if let Some(generation) = deployed {
-        deploys::ended(site, generation, began.elapsed(), &mut followed).await;
+        deploys::ended(site, generation, began.elapsed(), &followed).await;
     }
     followed.outcome
 }
@@ -206,14 +206,12 @@ impl Work<'_> {
         let release = make_release(site, &config, contents, (last, highest), self.steps).await?;
         // They may have been removed while the release was being numbered.
         has_certificates(site, &config)?;
-        let order = site.order.borrow().clone();
-        let failed = order.is_some_and(|order| order.placement.failed.is_some());
         let mut new = Desired {
             applied: config,
             inventory,
             config: wanted,
             release,
-            attempt: held.attempt + u64::from(failed),
+            attempt: attempt(site, &held),
             secrets: secrets::with(site, &held.secrets, secrets).await?,
             ..held.clone()
         };
@@ -327,6 +325,15 @@ fn to_restart(what: &str, config: &Config) -> Result<Vec<ServerName>, RestartErr
 
 fn no_server(server: ServerName) -> String {
     format!("there is no server {server}; see which there are with: gaiola status")
+}
+
+/// The attempt at what is put out now: what was given up gets another one.
+fn attempt(site: &Site, held: &Desired) -> u64 {
+    let order = site.order.borrow();
+    let failed = order
+        .as_ref()
+        .is_some_and(|order| order.placement.failed.is_some());
+    held.attempt + u64::from(failed)
 }
 
 /// The placement, as far as it is known.

@@ -2,7 +2,7 @@
 
 use super::follow::Followed;
 use super::release::{has_programs, spread};
-use super::{Work, inventory, placed, refuse, secrets, step, store, store_desired};
+use super::{Work, attempt, inventory, placed, refuse, secrets, step, store, store_desired};
 use crate::api::{Digest, KnownRelease, Outcome, refused};
 use crate::provider::Parcel;
 use crate::release::{self, Contents};
@@ -29,7 +29,6 @@ impl Work<'_> {
         let back = deploys::back(&held, serving(site), to);
         let back = back.map_err(|why| refused(Exit::Failed, why.to_string()))?;
         is_kept(site, &back.release).await?;
-        let failed = placed(site).is_some_and(|placed| placed.failed.is_some());
         let config = deploys::restored(&held.config, &back.config);
         refuse(&held.config, &config, yes)?;
         let mut new = Desired {
@@ -38,7 +37,7 @@ impl Work<'_> {
             inventory: inventory(site, &config, &held)?,
             config,
             release: back.release.clone(),
-            attempt: held.attempt + u64::from(failed),
+            attempt: attempt(site, &held),
             ..held.clone()
         };
         let path = release::path_of(&site.state.releases(), new.release.number);
@@ -107,7 +106,7 @@ pub(super) fn keep_ends(deploys: &mut [Deploy], stored: Vec<Deploy>) {
 }
 
 /// Notes how the release ended that came with this generation.
-pub(super) async fn ended(site: &Site, generation: u64, took: Duration, followed: &mut Followed) {
+pub(super) async fn ended(site: &Site, generation: u64, took: Duration, followed: &Followed) {
     let Followed {
         outcome,
         requests,

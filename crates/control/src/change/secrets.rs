@@ -1,6 +1,6 @@
 //! The operator's secrets: sealed before they reach the store.
 
-use super::{Work, step, store_desired};
+use super::{Work, attempt, step, store_desired};
 use crate::api::{NewSecret, NewSecrets, Outcome, SecretInfo, refused};
 use crate::site::Site;
 use gaiola_agent::engine::Secret;
@@ -42,9 +42,7 @@ impl Work<'_> {
         }
         refuse_missing(&new.config, &new.secrets)?;
         // What was given up may have been so for the want of this value.
-        let order = self.site.order.borrow().clone();
-        let failed = order.is_some_and(|order| order.placement.failed.is_some());
-        new.attempt += u64::from(failed);
+        new.attempt = attempt(self.site, &held);
         self.deploys = true;
         step(self.steps, "instances are replaced one at a time".into()).await;
         store_desired(self.site, &store, at, new).await

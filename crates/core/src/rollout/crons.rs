@@ -17,7 +17,7 @@ use std::time::Duration;
 
 const A_DAY: Duration = Duration::from_secs(24 * 3600);
 /// The schema of the first programs that run crons and workers.
-pub(super) const SCHEMA_OF_CRONS: u64 = 2;
+const SCHEMA_OF_CRONS: u64 = 2;
 
 impl View<'_> {
     fn cron_fate(&self, name: &CronName, run: &CronRun, now: UnixTime) -> Fate {

@@ -71,13 +71,8 @@ impl Member {
 
     /// Number of responses that have begun, and the sum of the times until they did, in nanoseconds.
     pub(crate) fn answers(&self) -> (u64, u64) {
-        let add = |(count, nanos): (u64, u64), tally: &Apart<Tally>| {
-            (
-                count.wrapping_add(tally.answers.get()),
-                nanos.wrapping_add(tally.nanos.get()),
-            )
-        };
-        self.tallies.iter().fold((0, 0), add)
+        let Results { answers, nanos, .. } = self.results();
+        (answers, nanos)
     }
 
     /// What became of the requests that were sent to it.
